@@ -1,0 +1,43 @@
+// A decoder-only language model: sparse or dense prefill through a hook, greedy decoding always dense.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/engine.h"
+
+namespace prefill {
+
+struct ModelOptions {
+  std::string dtype = "auto";    ///< auto | float32 | bfloat16 | float16. auto: bfloat16 where the device has fast
+                                 ///< bfloat16 products, else float32
+  at::Device device = at::kCPU;
+  int64_t mlp_chunk = 4096;      ///< tokens per MLP chunk (bounds memory)
+  int64_t max_tokens = 0;        ///< 0: the checkpoint's own limit
+};
+
+enum class Logits { last, all };
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual const ModelShape& shape() const = 0;
+  virtual int64_t max_tokens() const = 0;                 ///< context length
+  virtual std::string dtype() const = 0;
+  virtual std::vector<int32_t> eos_ids() const = 0;       ///< config.json and generation_config.json
+  /// Fills the KV cache. -> float32 logits [1, vocab] (last) or [n, vocab] (all).
+  virtual at::Tensor prefill(const std::vector<int32_t>& ids, AttentionHook&, Logits = Logits::last) = 0;
+  /// One more token after prefill (dense attention over the cache) -> logits [1, vocab].
+  virtual at::Tensor decode(int32_t id) = 0;
+  /// Drops the KV cache.
+  virtual void reset() = 0;
+};
+
+/// Opens a Hugging Face folder (config.json, *.safetensors). Throws InputError naming the missing or misshaped
+/// tensor, file and place.
+std::unique_ptr<Model> load_model(const std::string& folder, const ModelOptions&);
+
+}  // namespace prefill

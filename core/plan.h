@@ -1,0 +1,94 @@
+// The sparse plan: what a method asks a kernel to compute, and nothing about how. Because every method hands
+// over one of these, density, checks and timing are computed once and alike for all of them.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/base/error.h"
+
+namespace prefill {
+
+/// A-shape: key j is visible to query i iff j <= i and (j < sink or i - j < local). `last` > 0 (tri-shape):
+/// the last `last` queries of the prompt see every earlier key.
+struct Window {
+  int64_t sink = 0, local = 0, last = 0;
+};
+
+/// P causal patterns over one tile grid, CSR per pattern. Row r serves queries [r*q_tile, (r+1)*q_tile), key
+/// tile t covers keys [t*k_tile, (t+1)*k_tile); both are cut at the sequence's end. Inside a tile the causal
+/// mask applies token by token.
+/// Invariants (see check()): ids of a row ascend and are unique; no tile starts after the row's last query; each
+/// row holds every tile that its own queries' diagonal crosses (unless the plan resumes one that did); columns
+/// ascend, are unique, lie outside the tiles of every row of their group and before the group's first query.
+/// An index tensor may be longer than its last pointer says (capacity), so that a GPU builds it without a sync.
+struct TileSet {
+  int q_tile = 64, k_tile = 64;
+  at::Tensor tile_ptr;  ///< int32 [P, rows+1], offsets into tile_idx[p]; rows = ceil(n / q_tile)
+  at::Tensor tile_idx;  ///< int32 [P, capacity]
+  int col_rows = 1;     ///< tile rows that share one column list (AnchorAttention: 16)
+  at::Tensor col_ptr;   ///< int32 [P, groups+1] or undefined; groups = ceil(rows / col_rows)
+  at::Tensor col_idx;   ///< int32 [P, capacity]: single keys
+};
+
+/// How one query head is computed. Heads share a pattern by having equal routes; nothing is copied.
+struct Route {
+  enum Kind : uint8_t { dense, window, tiles } kind = dense;
+  int32_t index = 0;  ///< into AttentionPlan::windows, or a pattern of AttentionPlan::tiles
+  bool operator==(const Route&) const = default;
+};
+
+struct AttentionPlan;
+
+/// Softmax state of the keys already visited, so that a second pass continues instead of repeating. Natural
+/// logarithm domain: row_max = max of scaled logits, row_sum = sum of exp(logit - row_max), acc = sum of
+/// exp(logit - row_max) * v, all float32; [Hq,N], [Hq,N], [Hq,N,D]. Key sets of chained passes are disjoint.
+struct PartialSoftmax {
+  at::Tensor row_max, row_sum, acc;
+  std::shared_ptr<const AttentionPlan> covered;  ///< what produced it, for check() and density()
+};
+
+/// Mean correction (FlashPrefill V2): for a row whose first query is
+/// f, every block b of `block` keys with (b+1)*block <= f none of whose keys lie in the row's tiles adds one
+/// pooled key with logit q.k_mean[b]*scale + ln(block) and value v_mean[b]. `block` is a multiple of k_tile.
+struct PooledComplement {
+  int block = 128;
+  at::Tensor k_mean, v_mean;  ///< [Hkv, ceil(n/block), D], dtype of k and v
+};
+
+struct AttentionPlan {
+  std::vector<Route> heads;  ///< [q_heads]
+  std::vector<Window> windows;
+  TileSet tiles;
+  std::vector<uint8_t> want_tile_mean;  ///< [q_heads] or empty; 1: observe() needs this head's tile means
+  std::optional<PartialSoftmax> resume;
+  std::optional<PooledComplement> complement;  ///< applies to the heads routed to tiles
+
+  static AttentionPlan uniform(int q_heads, Route route);
+};
+
+/// Throws BrokenPlan naming head, row and the first broken invariant. Reads all index tensors (slow: tests,
+/// plan files from outside, --check-plans).
+void check(const AttentionPlan&, int q_heads, int64_t seq_len);
+
+/// Causal (query, key) pairs computed / all causal pairs n(n+1)/2, per query head: visible pairs only, so a
+/// full plan has density 1. Reads row pointers only. Includes what `resume` covered.
+std::vector<double> density(const AttentionPlan&, int64_t seq_len);
+
+/// The same plan without index tensors and softmax state: enough for density(), small enough to keep.
+AttentionPlan footprint(const AttentionPlan&);
+
+/// Pattern p of a tile set as a boolean tile mask [rows, ceil(n/k_tile)] on the CPU (columns left out).
+at::Tensor tile_mask(const TileSet&, int64_t pattern, int64_t seq_len);
+
+/// Boolean [P, rows, key_tiles] -> CSR over the same grid, on the mask's device, without a host sync on CUDA
+/// beyond capacity = rows * key_tiles. The caller has applied causality and forced the diagonal.
+TileSet tiles_from_mask(const at::Tensor& mask, int q_tile, int k_tile);
+
+/// Token-level visibility [Hq, n, n] (bool, CPU) of a plan; quadratic memory, for tests and pictures.
+at::Tensor token_mask(const AttentionPlan&, int64_t seq_len);
+
+}  // namespace prefill

@@ -1,0 +1,77 @@
+// The whole surface between computation and everything above it: plain views, status codes, one function per op
+// and device. No Torch, no exceptions and no STL containers cross it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace prefill::kernels {
+
+enum class Dtype : int { f32 = 0, bf16 = 1, f16 = 2 };
+
+/// Strides are in elements; the innermost stride is 1.
+struct QkvView {
+  const void *q, *k, *v;
+  Dtype dtype;
+  int q_heads, kv_heads, head_dim;
+  int64_t seq_len;
+  int64_t q_head_stride, q_row_stride;
+  int64_t k_head_stride, k_row_stride;
+  int64_t v_head_stride, v_row_stride;
+  float scale;  ///< applied to q.k
+};
+
+struct RouteView {
+  uint8_t kind;  ///< 0 dense, 1 window, 2 tiles (core/plan.h Route)
+  int32_t index;
+};
+struct WindowView {
+  int64_t sink, local, last;
+};
+
+/// See core/plan.h for the meaning and the invariants. All index arrays live where the kernel runs.
+struct PlanView {
+  const RouteView* heads;      ///< [q_heads], host memory
+  const WindowView* windows;   ///< host memory
+  int window_count;
+  int q_tile, k_tile;
+  int patterns;
+  int64_t rows;                ///< ceil(seq_len / q_tile)
+  const int32_t* tile_ptr;     ///< [patterns][rows+1], row stride tile_ptr_stride
+  const int32_t* tile_idx;
+  int64_t tile_ptr_stride, tile_idx_stride;
+  int col_rows;
+  const int32_t* col_ptr;      ///< null: no columns
+  const int32_t* col_idx;
+  int64_t col_ptr_stride, col_idx_stride;
+  // resume (null: start fresh): float32, natural log domain
+  const float *resume_max, *resume_sum, *resume_acc;  ///< [Hq,N], [Hq,N], [Hq,N,D] contiguous
+  // pooled complement (null: none)
+  const void *pooled_k, *pooled_v;                    ///< [Hkv, ceil(N/pooled_block), D] contiguous, q's dtype
+  int pooled_block;
+};
+
+struct OutView {
+  void* out;                          ///< q's dtype; null when only the state is wanted
+  int64_t out_head_stride, out_row_stride;
+  float* lse;                         ///< [Hq,N] contiguous or null
+  float *state_max, *state_sum, *state_acc;  ///< not null: hand over the softmax state (AttentionPlan resume)
+  float* tile_mean;                   ///< [wanted heads][rows][ceil(N/k_tile)] or null
+  const uint8_t* want_tile_mean;      ///< [q_heads] host memory, or null
+};
+
+enum class Status : int { ok = 0, unsupported = 1, out_of_memory = 2, device_error = 3, bad_argument = 4 };
+
+struct Result {
+  Status status = Status::ok;
+  const char* why = "";  ///< static text
+};
+
+// CPU (kernels/cpu).
+/// The oracle: plain loops, float in, double sums. Never optimised.
+Result attend_reference(const QkvView&, const PlanView&, const OutView&);
+/// The fast one. threads <= 0: all.
+Result attend_cpu(const QkvView&, const PlanView&, const OutView&, int threads);
+/// "avx2", "avx512", "amx-bf16", "generic": what attend_cpu uses for this dtype on this machine.
+const char* attend_cpu_isa(Dtype);
+
+}  // namespace prefill::kernels
