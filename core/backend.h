@@ -65,9 +65,9 @@ class KernelBackend {
 };
 
 struct BackendInfo {
-  std::string name, doc, file;
-  std::function<Support()> available;  ///< "no" carries what would mend it
-  std::function<std::unique_ptr<KernelBackend>()> make;
+  std::string name = {}, doc = {}, file = {};
+  std::function<Support()> available = {};  ///< "no" carries what would mend it
+  std::function<std::unique_ptr<KernelBackend>()> make = {};
 };
 Registry<BackendInfo>& backends();
 struct RegisterBackend {

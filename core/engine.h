@@ -32,6 +32,8 @@ class AttentionEngine final : public AttentionHook {
   /// Mean over layers and heads; and per layer.
   double mean_density() const;
   std::vector<double> layer_density() const;
+  /// What the method reports of this prompt (shared heads, ...).
+  nlohmann::json facts() const { return method_.report(*state_); }
 
  private:
   const Method& method_;

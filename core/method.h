@@ -70,15 +70,15 @@ class MethodOf : public Method {
 
 /// What a method says of itself at registration.
 struct MethodAbout {
-  std::string name;
+  std::string name = {};
   int version = 1;           ///< bump when a number may move: it is part of every run's identity
-  std::string doc{};         ///< one line
-  std::string source{};      ///< paper and repository the rules come from
-  std::string deviations{};  ///< every deliberate difference from the source, "" when there is none
-  std::string cost{};        ///< cost of the estimate, in words and a formula
-  std::string full_budget{}; ///< JSON params under which the method computes every causal pair; "" when it can not
-  std::string knob{};        ///< the main parameter, "" when there is none
-  std::vector<double> knob_values{};  ///< values along which density must not fall
+  std::string doc = {};           ///< one line
+  std::string source = {};        ///< paper and repository the rules come from
+  std::string deviations = {};    ///< every deliberate difference from the source, "" when there is none
+  std::string cost = {};          ///< cost of the estimate, in words and a formula
+  std::string full_budget = {};   ///< JSON params under which the method computes every causal pair; "" when it can not
+  std::string knob = {};          ///< the main parameter, "" when there is none
+  std::vector<double> knob_values = {};  ///< values along which density must not fall
 };
 
 struct MethodInfo : MethodAbout {

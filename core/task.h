@@ -48,13 +48,13 @@ class Task {
 };
 
 struct TaskInfo {
-  std::string name, doc, file, source;
+  std::string name = {}, doc = {}, source = {}, file = {};
   int version = 1;
   bool generated = false;          ///< `generate` can write it
-  std::vector<FieldInfo> schema;   ///< the task's own params
+  std::vector<FieldInfo> schema = {};   ///< the task's own params
   std::function<ParamsHandle(const std::vector<const Located*>& layers, const std::string& file,
-                             const std::string& base_folder, Diagnostics&)> read;
-  std::function<std::unique_ptr<Task>(const ParamsHandle&, const TaskRequest&)> make;
+                             const std::string& base_folder, Diagnostics&)> read = {};
+  std::function<std::unique_ptr<Task>(const ParamsHandle&, const TaskRequest&)> make = {};
 };
 Registry<TaskInfo>& tasks();
 

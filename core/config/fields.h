@@ -133,6 +133,12 @@ class FieldReader {
   void read(const char* name, const Located&, Path&, const Rule&);
   template <class T>
   void read(const char* name, const Located& node, std::vector<T>& value, const Rule& rule) {
+    if (node.kind == Located::scalar) {  // one value stands for a list of one
+      T item{};
+      read(name, node, item, rule);
+      value = {item};
+      return;
+    }
     if (node.kind != Located::list) return complain(node, str("'", name, "' must be a list"));
     value.assign(node.items.size(), T{});
     for (size_t i = 0; i < node.items.size(); ++i) {

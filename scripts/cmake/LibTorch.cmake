@@ -34,6 +34,11 @@ target_link_libraries(libtorch::cpu INTERFACE libtorch::torch_cpu libtorch::c10)
 # look for them in vain.
 target_link_options(libtorch::cpu INTERFACE "LINKER:--unresolved-symbols=ignore-in-shared-libs")
 
+# OpenMP through the very libgomp that LibTorch carries: one runtime, one thread pool in the process.
+add_library(libtorch::openmp INTERFACE IMPORTED GLOBAL)
+target_compile_options(libtorch::openmp INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+target_link_libraries(libtorch::openmp INTERFACE "${LIBTORCH_ROOT}/lib/libgomp.so.1")
+
 if(PREFILL_CUDA)
   _libtorch_lib(libtorch::c10_cuda libc10_cuda.so)
   add_library(libtorch::cuda INTERFACE IMPORTED GLOBAL)
