@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/clock.h"
 #include "core/plan.h"
 #include "core/registry.h"
 
@@ -53,6 +54,16 @@ class KernelBackend {
   virtual AttendResult attend(const Qkv&, const AttentionPlan&, AttendOptions = {}) const = 0;
   /// Like attend, but hands over the softmax state instead of dividing by the row sum (AnchorAttention).
   virtual PartialSoftmax attend_partial(const Qkv&, const AttentionPlan&) const;
+
+  /// Where this backend's stages are timed (CUDA: event pairs). The default reads the host's clock.
+  virtual std::unique_ptr<StageClock> make_clock() const { return make_cpu_clock(); }
+  /// Waits until all work handed to the device is done; a no-op on CPUs.
+  virtual void synchronize() const {}
+  /// Most bytes held on the device since the last reset_peak(); 0 where nobody counts (CPUs: see peak RSS).
+  virtual int64_t peak_bytes() const { return 0; }
+  virtual void reset_peak() const {}
+  /// What the numbers depend on, for the results: "NVIDIA H200", or the CPU's name.
+  virtual std::string hardware() const;
 
   // Estimators.
   /// Mean over tiles of `tile` rows, true count in the last: [H,N,D] -> [H,ceil(N/tile),D] float32.

@@ -131,6 +131,8 @@ class FieldReader {
   void read(const char* name, const Located&, double&, const Rule&);
   void read(const char* name, const Located&, std::string&, const Rule&);
   void read(const char* name, const Located&, Path&, const Rule&);
+  /// Taken as it is, for parts that another reader goes into.
+  void read(const char*, const Located& node, Located& value, const Rule&) { value = node; }
   template <class T>
   void read(const char* name, const Located& node, std::vector<T>& value, const Rule& rule) {
     if (node.kind == Located::scalar) {  // one value stands for a list of one

@@ -26,7 +26,8 @@ class Model {
   virtual ~Model() = default;
   virtual const ModelShape& shape() const = 0;
   virtual int64_t max_tokens() const = 0;                 ///< context length
-  virtual std::string dtype() const = 0;
+  virtual std::string dtype() const = 0;                  ///< float32 | bfloat16 | float16
+  virtual int64_t parameter_count() const = 0;            ///< weights of the linear layers and norms (embedding once)
   virtual std::vector<int32_t> eos_ids() const = 0;       ///< config.json and generation_config.json
   /// Fills the KV cache. -> float32 logits [1, vocab] (last) or [n, vocab] (all).
   virtual at::Tensor prefill(const std::vector<int32_t>& ids, AttentionHook&, Logits = Logits::last) = 0;
