@@ -79,6 +79,8 @@ struct MethodAbout {
   std::string full_budget = {};   ///< JSON params under which the method computes every causal pair; "" when it can not
   std::string knob = {};          ///< the main parameter, "" when there is none
   std::vector<double> knob_values = {};  ///< values along which density must not fall
+  std::string test_params = {};   ///< JSON params that make it sparse on prompts of a few hundred tokens: the
+                                  ///< conformance suite runs these besides the defaults; "" when the defaults do
 };
 
 struct MethodInfo : MethodAbout {
