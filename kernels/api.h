@@ -55,7 +55,8 @@ struct OutView {
   int64_t out_head_stride, out_row_stride;
   float* lse;                         ///< [Hq,N] contiguous or null
   float *state_max, *state_sum, *state_acc;  ///< not null: hand over the softmax state (AttentionPlan resume)
-  float* tile_mean;                   ///< [wanted heads][rows][ceil(N/k_tile)] or null
+  float* tile_mean;                   ///< [wanted heads][rows][ceil(N/k_tile)] or null; mass that resume or the
+                                      ///< pooled complement holds counts in the row sum, but lies in no tile
   const uint8_t* want_tile_mean;      ///< [q_heads] host memory, or null
 };
 
@@ -73,5 +74,12 @@ Result attend_reference(const QkvView&, const PlanView&, const OutView&);
 Result attend_cpu(const QkvView&, const PlanView&, const OutView&, int threads);
 /// "avx2", "avx512", "amx-bf16", "generic": what attend_cpu uses for this dtype on this machine.
 const char* attend_cpu_isa(Dtype);
+/// Causal softmax of the last `tail` queries (cut at seq_len) over all keys; each output may be null.
+/// probs [Hq,tail,N]; vertical [Hq,N]: its column sums; slash [Hq,N]: its sums per distance query - key.
+Result tail_probs_cpu(const QkvView&, int64_t tail, float* probs, float* vertical, float* slash, int threads);
+/// Mean over tiles of `tile` rows of x [heads,seq_len,dim] (innermost stride 1) into out
+/// [heads,ceil(seq_len/tile),dim] contiguous; true count in the last tile.
+Result pool_mean_cpu(const void* x, Dtype, int heads, int64_t seq_len, int dim, int64_t head_stride,
+                     int64_t row_stride, int tile, float* out, int threads);
 
 }  // namespace prefill::kernels
