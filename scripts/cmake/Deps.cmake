@@ -9,6 +9,7 @@ function(_static_dep target lib header)
 endfunction()
 _static_dep(yaml yaml-cpp yaml-cpp/yaml.h)
 _static_dep(pcre2 pcre2-8 pcre2.h)
+_static_dep(utf8proc utf8proc utf8proc.h)
 set_property(TARGET dep::pcre2 PROPERTY INTERFACE_COMPILE_DEFINITIONS PCRE2_CODE_UNIT_WIDTH=8)
 # fmt has no archive in Debian: header-only, so that nothing has to be carried
 find_path(FMT_INCLUDE NAMES fmt/format.h REQUIRED)
