@@ -103,22 +103,25 @@ class Translator {
       return;
     }
     const size_t length = interval_length();
-    std::string interval(in_.substr(pos_, length));
-    if (interval[1] == ',') interval.insert(1, "0");
+    std::string_view body = in_.substr(pos_ + 1, length - 1);
+    const std::string interval = str(body[0] == ',' ? "{0" : "{", body);
     pos_ += length;
     out_ += interval;
     const bool exact = interval.find(',') == std::string::npos;
     if (peek() == '?' && exact) {  // Ruby: {n}? is an optional {n}; PCRE2: lazy
-      out_.insert(atom_, "(?:");
-      out_ += ")?";
+      wrap_atom(")?");
       ++pos_;
     } else if (peek() == '?') {
       out_ += in_[pos_++];
     } else if (peek() == '+') {  // Ruby: {n,m}+ repeats the repetition; PCRE2: possessive
-      out_.insert(atom_, "(?:");
-      out_ += ")+";
+      wrap_atom(")+");
       ++pos_;
     }
+  }
+
+  void wrap_atom(std::string_view tail) {
+    const std::string_view all = out_;
+    out_ = str(all.substr(0, atom_), "(?:", all.substr(atom_), tail);
   }
 
   void open_group() {
@@ -225,7 +228,7 @@ class Translator {
     const size_t end = in_.find('}', pos_);
     if (end == in_.npos) refuse("\\p without '}'", at);
     std::string name(in_.substr(pos_ + 1, end - pos_ - 1));
-    if (!name.empty() && name[0] == '^') negate = !negate, name.erase(0, 1);
+    if (!name.empty() && name[0] == '^') negate = !negate, name = name.substr(1);
     pos_ = end + 1;
     put_extended(str("\\p{", name, "}"), name.c_str(), in_class, negate, at);
   }
