@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include "core/results/machine.h"
+
 namespace prefill {
 
 Registry<MethodInfo>& methods() {
@@ -18,6 +20,8 @@ std::unique_ptr<Method> make_method(const std::string& name, const nlohmann::jso
   if (!handle.invalid.empty()) throw Unsupported(str(name, ": ", handle.invalid));
   return info.make(handle, env);
 }
+
+std::string KernelBackend::hardware() const { return machine_facts().cpu; }
 
 AttentionEngine::AttentionEngine(const Method& method, const KernelBackend& backend, StageClock& clock, int64_t seq_len)
     : method_(method), backend_(backend), clock_(clock), seq_len_(seq_len), state_(method.begin_prompt(seq_len)) {}
