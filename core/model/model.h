@@ -15,7 +15,7 @@ struct ModelOptions {
   std::string dtype = "auto";    ///< auto | float32 | bfloat16 | float16. auto: bfloat16 where the device has fast
                                  ///< bfloat16 products, else float32
   at::Device device = at::kCPU;
-  int64_t mlp_chunk = 4096;      ///< tokens per MLP chunk (bounds memory)
+  int64_t mlp_chunk = 0;         ///< tokens per chunk of everything but attention (bounds memory); 0: by device
   int64_t max_tokens = 0;        ///< 0: the checkpoint's own limit
 };
 

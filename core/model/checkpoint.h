@@ -1,0 +1,39 @@
+// The tensors of a Hugging Face folder: model.safetensors, or shards listed in model.safetensors.index.json.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/model/safetensors.h"
+
+namespace prefill {
+
+class Checkpoint {
+ public:
+  /// Maps all shards. Throws InputError: no weights (saying what was found instead), a shard of the index that is
+  /// missing, an index that names a tensor its shard does not hold, a tensor in two shards.
+  static Checkpoint open(const std::string& folder);
+
+  bool has(const std::string& name) const { return where_.count(name) != 0; }
+  const SafetensorsFile::Entry& entry(const std::string& name) const;
+  const std::string& file_of(const std::string& name) const;
+  /// View of the mapping; throws InputError when the tensor is missing or has another shape (both named).
+  at::Tensor tensor(const std::string& name, const std::vector<int64_t>& shape) const;
+  /// Throws what tensor() would throw, without touching the data. Also refuses dtypes that are not float.
+  void require(const std::string& name, const std::vector<int64_t>& shape) const;
+
+  const std::vector<SafetensorsFile>& files() const { return files_; }
+  std::vector<std::string> names() const;  ///< sorted
+  uint64_t data_bytes() const;
+
+ private:
+  const SafetensorsFile& file(const std::string& name) const;
+  std::string folder_;
+  std::vector<SafetensorsFile> files_;
+  std::unordered_map<std::string, size_t> where_;  ///< tensor name -> index into files_
+};
+
+}  // namespace prefill

@@ -1,0 +1,249 @@
+// The decoder of Llama, Mistral, Qwen2 and Qwen3: they differ in biases, in q and k norms, and in RoPE only.
+//
+// Everything but attention runs over chunks of tokens, so that temporaries stay in cache on a CPU and small on a
+// GPU; attention sees the whole prompt through the hook.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <cmath>
+
+#include "core/base/error.h"
+#include "core/base/text.h"
+#include "core/model/kv_cache.h"
+#include "core/model/linear.h"
+#include "core/model/model.h"
+#include "core/model/rope.h"
+
+namespace prefill {
+namespace {
+
+struct Layer {
+  at::Tensor input_norm, post_norm, q_norm, k_norm;
+  Linear qkv, o, gate_up, down;
+};
+
+/// x / rms(x) * w over the last dimension: statistics in float32, the product with w in x's dtype, as transformers.
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor scale = wide.square().mean(-1, /*keepdim=*/true).add_(eps).rsqrt_();
+  return (wide * scale).to(x.scalar_type()).mul_(weight);
+}
+
+class Decoder final : public Model {
+ public:
+  Decoder(const std::string& folder, const ModelOptions& options);
+
+  const ModelShape& shape() const override { return shape_; }
+  int64_t max_tokens() const override { return max_tokens_; }
+  std::string dtype() const override {
+    return policy_.compute == at::kFloat ? "float32" : policy_.compute == at::kHalf ? "float16" : "bfloat16";
+  }
+  int64_t parameter_count() const override { return parameters_; }
+  std::vector<int32_t> eos_ids() const override { return config_.eos; }
+  at::Tensor prefill(const std::vector<int32_t>& ids, AttentionHook& hook, Logits wanted) override;
+  at::Tensor decode(int32_t id) override;
+  void reset() override { cache_.clear(); }
+
+ private:
+  void load(const Checkpoint&);
+  void check_ids(const std::vector<int32_t>& ids) const;
+  at::Tensor embed(const std::vector<int32_t>& ids) const;
+  /// Normed input -> q [m, Hq, D] and k, v [m, Hkv, D], rotated.
+  void project(const Layer&, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, at::Tensor& q, at::Tensor& k,
+               at::Tensor& v) const;
+  /// x += o(attention); x += mlp(norm(x)), in place. attention [m, Hq*D].
+  void finish_layer(const Layer&, at::Tensor x, const at::Tensor& attention) const;
+  at::Tensor logits(const at::Tensor& x) const;
+
+  ModelConfig config_;
+  ModelShape shape_;
+  WeightPolicy policy_;
+  int64_t max_tokens_ = 0, chunk_ = 0, parameters_ = 0;
+  at::Tensor embedding_, head_, norm_;
+  std::vector<Layer> layers_;
+  RopeTable rope_;
+  KvCache cache_;
+};
+
+std::string folder_name(const std::string& folder) {
+  const auto end = folder.find_last_not_of('/');
+  const std::string trimmed = folder.substr(0, end + 1);
+  return trimmed.substr(trimmed.find_last_of('/') + 1);
+}
+
+Decoder::Decoder(const std::string& folder, const ModelOptions& options)
+    : config_(read_model_config(folder)),
+      rope_(config_.rope, config_.head_dim, config_.max_positions, options.device),
+      cache_(config_.layers, config_.kv_heads, config_.head_dim, at::TensorOptions()) {
+  const at::NoGradGuard no_grad;
+  const Checkpoint checkpoint = Checkpoint::open(folder);
+  policy_ = choose_policy(options.dtype, options.device, checkpoint, config_.stored_dtype);
+  cache_ = KvCache(config_.layers, config_.kv_heads, config_.head_dim,
+                   at::TensorOptions().dtype(policy_.compute).device(options.device));
+  // on a CPU a chunk's temporaries should fit into the second and third level cache
+  chunk_ = options.mlp_chunk > 0 ? options.mlp_chunk : options.device.is_cpu() ? 512 : 4096;
+  max_tokens_ = options.max_tokens > 0 ? options.max_tokens : config_.context_length();
+  if (config_.sliding_window > 0) max_tokens_ = std::min(max_tokens_, config_.sliding_window);
+  shape_ = {folder_name(folder), int(config_.layers), int(config_.q_heads), int(config_.kv_heads), int(config_.head_dim),
+            config_.rope.theta};
+  load(checkpoint);
+}
+
+void Decoder::load(const Checkpoint& c) {
+  for (const auto& [name, shape] : expected_tensors(config_)) {
+    c.require(name, shape);  // before gigabytes are read
+    parameters_ += c10::multiply_integers(shape);
+  }
+  refuse_unused_tensors(config_, c);
+  const int64_t q = config_.q_heads * config_.head_dim, kv = config_.kv_heads * config_.head_dim;
+  const int64_t hidden = config_.hidden, mid = config_.intermediate;
+  WeightPolicy small = policy_;  // norms are applied in the compute dtype
+  small.stored = policy_.compute;
+  embedding_ = load_weight(c, "model.embed_tokens.weight", {config_.vocab, hidden}, policy_);
+  head_ = config_.tied ? embedding_ : load_weight(c, "lm_head.weight", {config_.vocab, hidden}, policy_);
+  norm_ = load_weight(c, "model.norm.weight", {hidden}, small);
+  for (int64_t i = 0; i < config_.layers; ++i) {
+    const std::string at = str("model.layers.", i, ".");
+    Layer layer;
+    layer.input_norm = load_weight(c, at + "input_layernorm.weight", {hidden}, small);
+    layer.post_norm = load_weight(c, at + "post_attention_layernorm.weight", {hidden}, small);
+    if (config_.qk_norm) {
+      layer.q_norm = load_weight(c, at + "self_attn.q_norm.weight", {config_.head_dim}, small);
+      layer.k_norm = load_weight(c, at + "self_attn.k_norm.weight", {config_.head_dim}, small);
+    }
+    const std::string attention = at + "self_attn.", mlp = at + "mlp.";
+    layer.qkv = Linear(c, {attention + "q_proj", attention + "k_proj", attention + "v_proj"}, {q, kv, kv}, hidden,
+                       config_.qkv_bias, policy_);
+    layer.o = Linear(c, {attention + "o_proj"}, {hidden}, q, config_.o_bias, policy_);
+    layer.gate_up = Linear(c, {mlp + "gate_proj", mlp + "up_proj"}, {mid, mid}, hidden, config_.mlp_bias, policy_);
+    layer.down = Linear(c, {mlp + "down_proj"}, {hidden}, mid, config_.mlp_bias, policy_);
+    layers_.push_back(std::move(layer));
+  }
+}
+
+void Decoder::check_ids(const std::vector<int32_t>& ids) const {
+  for (size_t i = 0; i < ids.size(); ++i)
+    if (ids[i] < 0 || ids[i] >= config_.vocab)
+      throw InputError(str("token ", i, " of the prompt has id ", ids[i], ", outside the vocabulary of ", shape_.id, " [0, ",
+                           config_.vocab, "); is this the model's own tokenizer?"));
+}
+
+at::Tensor Decoder::embed(const std::vector<int32_t>& ids) const {
+  const at::Tensor index = at::tensor(ids, at::kInt).to(policy_.device);
+  return embedding_.index_select(0, index).to(policy_.compute);
+}
+
+void Decoder::project(const Layer& layer, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, at::Tensor& q,
+                      at::Tensor& k, at::Tensor& v) const {
+  const int64_t m = x.size(0), hq = config_.q_heads, hkv = config_.kv_heads, d = config_.head_dim;
+  const at::Tensor all = layer.qkv(rms_norm(x, layer.input_norm, config_.norm_eps)).view({m, hq + 2 * hkv, d});
+  q = all.narrow(1, 0, hq), k = all.narrow(1, hq, hkv), v = all.narrow(1, hq + hkv, hkv);
+  if (config_.qk_norm) {
+    q = rms_norm(q, layer.q_norm, config_.norm_eps);
+    k = rms_norm(k, layer.k_norm, config_.norm_eps);
+    apply_rope(q, cos, sin);
+    apply_rope(k, cos, sin);
+  } else {
+    apply_rope(all.narrow(1, 0, hq + hkv), cos, sin);
+  }
+}
+
+void Decoder::finish_layer(const Layer& layer, at::Tensor x, const at::Tensor& attention) const {
+  x.add_(layer.o(attention));
+  const at::Tensor both = layer.gate_up(rms_norm(x, layer.post_norm, config_.norm_eps));
+  at::Tensor gate = both.narrow(1, 0, config_.intermediate);
+  const at::Tensor up = both.narrow(1, config_.intermediate, config_.intermediate);
+  at::silu_(gate);
+  gate.mul_(up);
+  x.add_(layer.down(gate));
+}
+
+/// float32 logits [m, vocab]; the products keep float32 results, since bfloat16 ones tie among the best tokens.
+at::Tensor Decoder::logits(const at::Tensor& x) const {
+  const at::Tensor h = rms_norm(x, norm_, config_.norm_eps);
+  if (head_.scalar_type() == at::kFloat) return at::linear(h.to(at::kFloat), head_);
+  if (!policy_.device.is_cpu()) return at::mm(h, head_.t(), at::kFloat);
+  const int64_t rows = 8192;
+  at::Tensor out = at::empty({x.size(0), config_.vocab}, at::kFloat);
+  for (int64_t r = 0; r < config_.vocab; r += rows) {
+    const int64_t end = std::min(r + rows, config_.vocab);
+    out.slice(1, r, end).copy_(at::linear(h.to(at::kFloat), head_.slice(0, r, end).to(at::kFloat)));
+  }
+  return out;
+}
+
+at::Tensor Decoder::prefill(const std::vector<int32_t>& ids, AttentionHook& hook, Logits wanted) {
+  const at::NoGradGuard no_grad;
+  const auto n = int64_t(ids.size());
+  if (n == 0) throw InputError("the prompt is empty: at least one token is needed");
+  if (n > max_tokens_)
+    throw InputError(str("the prompt has ", n, " tokens, but ", shape_.id, " takes ", max_tokens_, " (", config_.context_limit(),
+                         " of ", config_.file, config_.sliding_window > 0 ? "; attention past a sliding window is not supported)" : ")"));
+  check_ids(ids);
+  cache_.start(n);
+  const auto [cos, sin] = rope_.rows(0, n);
+  at::Tensor x = embed(ids);
+  const int64_t hq = config_.q_heads, d = config_.head_dim;
+  at::Tensor queries = at::empty({n, hq, d}, x.options());
+  for (int64_t l = 0; l < config_.layers; ++l) {
+    const Layer& layer = layers_[size_t(l)];
+    for (int64_t begin = 0; begin < n; begin += chunk_) {
+      const int64_t end = std::min(begin + chunk_, n);
+      at::Tensor q, k, v;
+      project(layer, x.slice(0, begin, end), cos.slice(0, begin, end), sin.slice(0, begin, end), q, k, v);
+      queries.slice(0, begin, end).copy_(q);
+      cache_.put(l, begin, k, v);
+    }
+    const Qkv qkv{queries.transpose(0, 1), cache_.keys(l, n), cache_.values(l, n), 1.0 / std::sqrt(double(d))};
+    const at::Tensor attention = hook.prefill(int(l), qkv).transpose(0, 1);  // [N, Hq, D]
+    // nothing reads the last layer's other tokens when only the last logits are wanted
+    const int64_t first = wanted == Logits::last && l + 1 == config_.layers ? n - 1 : 0;
+    for (int64_t begin = first; begin < n; begin += chunk_) {
+      const int64_t end = std::min(begin + chunk_, n);
+      finish_layer(layer, x.slice(0, begin, end), attention.slice(0, begin, end).reshape({end - begin, hq * d}));
+    }
+  }
+  cache_.set_length(n);
+  if (wanted == Logits::last) return logits(x.slice(0, n - 1, n));
+  at::Tensor out = at::empty({n, config_.vocab}, x.options().dtype(at::kFloat));
+  for (int64_t begin = 0; begin < n; begin += chunk_) {
+    const int64_t end = std::min(begin + chunk_, n);
+    out.slice(0, begin, end).copy_(logits(x.slice(0, begin, end)));
+  }
+  return out;
+}
+
+at::Tensor Decoder::decode(int32_t id) {
+  const at::NoGradGuard no_grad;
+  const int64_t at = cache_.length();
+  if (at == 0) throw std::logic_error("Model::decode before Model::prefill");
+  if (config_.sliding_window > 0 && at + 1 > config_.sliding_window)
+    throw InputError(str("the text passes ", config_.sliding_window, " tokens (sliding_window of ", config_.file,
+                         "); attention past a sliding window is not supported"));
+  check_ids({id});
+  cache_.grow();
+  const auto [cos, sin] = rope_.rows(at, at + 1);
+  at::Tensor x = embed({id});
+  const int64_t hq = config_.q_heads, hkv = config_.kv_heads, d = config_.head_dim;
+  for (int64_t l = 0; l < config_.layers; ++l) {
+    const Layer& layer = layers_[size_t(l)];
+    at::Tensor q, k, v;
+    project(layer, x, cos, sin, q, k, v);
+    cache_.put(l, at, k, v);
+    // the query heads of a group stand where the rows of one head would: every key is read once per group
+    const at::Tensor grouped = q.reshape({1, hkv, hq / hkv, d});
+    const at::Tensor out = at::scaled_dot_product_attention(grouped, cache_.keys(l, at + 1).unsqueeze(0),
+                                                            cache_.values(l, at + 1).unsqueeze(0));
+    finish_layer(layer, x, out.reshape({1, hq * d}));
+  }
+  cache_.set_length(at + 1);
+  return logits(x);
+}
+
+}  // namespace
+
+std::unique_ptr<Model> load_model(const std::string& folder, const ModelOptions& options) {
+  return std::make_unique<Decoder>(folder, options);
+}
+
+}  // namespace prefill
