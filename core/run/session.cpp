@@ -1,0 +1,119 @@
+#include "core/run/session.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+#include "core/base/hash.h"
+
+namespace prefill {
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+std::unique_ptr<KernelBackend> open_backend(const std::string& name) {
+  if (name != "auto") {
+    const BackendInfo& info = backends().at(name);
+    if (const Support s = info.available(); !s) throw Unsupported(str("backend ", name, ": ", s.why));
+    return info.make();
+  }
+  for (const char* candidate : {"cuda", "cpu", "cpu-ref"})
+    if (const BackendInfo* info = backends().find(candidate); info && info->available()) return info->make();
+  throw Unsupported("no backend is available");
+}
+
+std::string weights_fingerprint(const std::string& folder) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().extension() == ".safetensors" || entry.path().filename() == "config.json") files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  Sha256 hash;
+  std::string buffer(1 << 20, '\0');
+  for (const auto& file : files) {
+    const auto size = fs::file_size(file);
+    hash.update(str(file.filename().string(), "\n", size, "\n"));
+    std::ifstream in(file, std::ios::binary);
+    for (uintmax_t at = 0; at < size; at += uintmax_t(64) << 20) {
+      in.seekg(std::streamoff(at));
+      in.read(buffer.data(), std::streamsize(std::min<uintmax_t>(buffer.size(), size - at)));
+      hash.update(std::string_view(buffer.data(), size_t(in.gcount())));
+      in.clear();
+    }
+  }
+  return hash.hex();
+}
+
+Session open_session(const Experiment& e) {
+  Session s;
+  if (e.threads > 0) at::set_num_threads(e.threads);
+  s.threads = at::get_num_threads();
+  s.backend = open_backend(e.backend);
+  s.model_folder = resolve_model(e.model, fs::path(e.file).parent_path().string());
+  s.tokenizer = load_tokenizer(s.model_folder);
+  // Tasks before weights: a missing data file is said in a moment, not after a minute of loading.
+  std::vector<std::unique_ptr<Task>> made;
+  for (const WorkloadSpec& w : e.workloads)
+    made.push_back(w.task->make(w.params, TaskRequest{w.tokens, w.count, uint64_t(w.seed), w.profile, s.tokenizer.get()}));
+  ModelOptions options;
+  options.dtype = e.dtype;
+  options.device = s.backend->device();
+  s.model = load_model(s.model_folder, options);
+  ModelShape shape = s.model->shape();
+  s.model_identity = {{"name", shape.id}, {"fingerprint", weights_fingerprint(s.model_folder)}, {"layers", shape.layers},
+                      {"q_heads", shape.q_heads}, {"kv_heads", shape.kv_heads}, {"head_dim", shape.head_dim}};
+  for (size_t i = 0; i < e.workloads.size(); ++i)
+    s.workloads.push_back(make_prompt_workload(*s.model, *s.tokenizer, std::move(made[i]), e.workloads[i].prompt_template == "chat", s.model_folder, e.workloads[i].count));
+  for (const MethodPoint& p : e.points) s.methods.push_back(p.method->make(p.params, MethodEnv{shape}));
+  return s;
+}
+
+json identity_of(const Experiment&, const Session& s, const WorkloadSpec& w, const MethodPoint& p, int max_new_tokens) {
+  return {{"schema", 1},
+          {"method", {{"name", p.method->name}, {"version", p.method->version}, {"params", p.params.canonical}}},
+          {"model", s.model_identity},
+          {"workload", {{"task", w.task->name}, {"version", w.task->version}, {"params", w.params.canonical}, {"tokens", w.tokens}, {"count", w.count},
+                        {"seed", w.seed}, {"profile", w.profile}, {"template", w.prompt_template}, {"max_new_tokens", max_new_tokens}}},
+          {"backend", s.backend->name()},
+          {"dtype", s.model->dtype()},
+          {"threads", s.threads}};
+}
+
+void verify_backend(const KernelBackend& backend, const ModelShape& shape, const std::string& dtype) {
+  const BackendInfo* oracle = backends().find("cpu-ref");
+  if (!oracle || backend.name() == "cpu-ref") return;
+  const auto reference = oracle->make();
+  const auto type = dtype == "bfloat16" ? at::kBFloat16 : dtype == "float16" ? at::kHalf : at::kFloat;
+  const int64_t n = 211;  // several tiles and a tail
+  const int tile = 64;
+  const int64_t rows = (n + tile - 1) / tile;
+  at::Generator random = at::detail::createCPUGenerator(20240711);
+  auto draw = [&](int heads) { return at::randn({heads, n, shape.head_dim}, random, at::kFloat).to(type); };
+  const Qkv host{draw(shape.q_heads), draw(shape.kv_heads), draw(shape.kv_heads), 1 / std::sqrt(double(shape.head_dim))};
+  const Qkv device{host.q.to(backend.device()), host.k.to(backend.device()), host.v.to(backend.device()), host.scale};
+  at::Tensor mask = at::rand({1, rows, rows}, random, at::kFloat) < 0.4;
+  mask = (mask | at::eye(rows, at::kBool)).tril();
+  AttentionPlan sparse = AttentionPlan::uniform(shape.q_heads, {Route::tiles, 0});
+  sparse.tiles = tiles_from_mask(mask, tile, tile);
+  AttentionPlan there = sparse;
+  there.tiles.tile_ptr = there.tiles.tile_ptr.to(backend.device());
+  there.tiles.tile_idx = there.tiles.tile_idx.to(backend.device());
+  const AttentionPlan dense = AttentionPlan::uniform(shape.q_heads, {Route::dense, 0});
+  struct Case {
+    const char* what;
+    const AttentionPlan *on_host, *on_device;
+  };
+  for (const auto& [what, on_host, on_device] : {Case{"dense", &dense, &dense}, Case{"block-sparse", &sparse, &there}}) {
+    if (!backend.supports(device, *on_device)) continue;
+    const at::Tensor want = reference->attend(host, *on_host).out.to(at::kDouble);
+    const at::Tensor got = backend.attend(device, *on_device).out.to(at::kCPU).to(at::kDouble);
+    const double error = ((want - got).norm() / want.norm()).item<double>();
+    // Rounding of operands and of P: about 2^-9 for bfloat16, 2^-12 for float16, far less for float32.
+    const double bound = type == at::kFloat ? 1e-4 : 2e-2;
+    if (!(error < bound)) throw std::runtime_error(str("backend ", backend.name(), " is wrong: ", what, " attention differs from cpu-ref by ", error, " (relative; bound ", bound, "); nothing was timed"));
+  }
+}
+
+}  // namespace prefill

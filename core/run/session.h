@@ -1,0 +1,42 @@
+// Everything an experiment needs in memory: backend, model, tokenizer, workloads, methods, and the identity of each run.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/backend.h"
+#include "core/model/model.h"
+#include "core/run/experiment.h"
+#include "core/run/workload.h"
+#include "core/text/tokenizer.h"
+
+namespace prefill {
+
+struct Session {
+  std::unique_ptr<KernelBackend> backend;
+  std::string model_folder;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Model> model;
+  std::vector<std::unique_ptr<Workload>> workloads;  ///< as in the experiment
+  std::vector<std::unique_ptr<Method>> methods;      ///< as the experiment's points
+  int threads = 1;
+  nlohmann::json model_identity;
+};
+
+/// Sets everything up; throws InputError / Unsupported with the reason. Prints nothing, creates nothing.
+Session open_session(const Experiment&);
+
+/// What names a run: typed parameters of method, model, workload, backend. Its hash is the run's id.
+nlohmann::json identity_of(const Experiment&, const Session&, const WorkloadSpec&, const MethodPoint&, int max_new_tokens);
+
+/// "auto" -> the best backend that is available here; else the named one. Throws Unsupported with what would mend it.
+std::unique_ptr<KernelBackend> open_backend(const std::string& name);
+
+/// A hash of the weights that does not read 16 GB: name, size, header and every 64th mebibyte of each file.
+std::string weights_fingerprint(const std::string& model_folder);
+
+/// The correctness gate: dense and random tile plans at the model's head shape and dtype, backend against cpu-ref,
+/// before anything is timed. Throws std::runtime_error with the error measured.
+void verify_backend(const KernelBackend&, const ModelShape&, const std::string& dtype);
+
+}  // namespace prefill
