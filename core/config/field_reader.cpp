@@ -6,10 +6,11 @@
 
 namespace prefill {
 namespace {
+std::string bound_text(double v) { return v == std::floor(v) && std::abs(v) < 1e15 ? str(int64_t(v)) : number_text(v); }
 std::string range_text(const Rule& rule) {
   const bool lo = std::isfinite(rule.lo), hi = std::isfinite(rule.hi);
-  if (lo && hi) return str("in [", number_text(rule.lo), ", ", number_text(rule.hi), "]");
-  return lo ? str("at least ", number_text(rule.lo)) : str("at most ", number_text(rule.hi));
+  if (lo && hi) return str("in [", bound_text(rule.lo), ", ", bound_text(rule.hi), "]");
+  return lo ? str("at least ", bound_text(rule.lo)) : str("at most ", bound_text(rule.hi));
 }
 // YAML 1.2 core schema spellings, and nothing else: "yes" is a word.
 bool as_bool(const std::string& t, bool& v) {

@@ -37,7 +37,7 @@ TEST(Text, SuggestsTypingMistakesOnly) {
 }
 
 TEST(Text, NumbersReadBackAsTheSameDouble) {
-  for (double v : {0.1, 1.0 / 3, 1e300, 5e-324, -0.0, 123456789.123}) EXPECT_EQ(std::stod(number_text(v)), v);
+  for (double v : {0.1, 1.0 / 3, 1e300, 5e-324, -0.0, 123456789.123}) EXPECT_EQ(std::strtod(number_text(v).c_str(), nullptr), v);
   EXPECT_THROW(number_text(std::nan("")), InputError);
 }
 

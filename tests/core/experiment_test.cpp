@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "core/base/error.h"
+#include "core/base/text.h"
 #include "core/run/experiment.h"
 
 namespace prefill {
@@ -31,7 +32,7 @@ class ExperimentFile : public ::testing::Test {
   Diagnostics bad_;
 };
 
-TEST_F(ExperimentFile, TenMistakesGiveTenMessagesWithPlaces) {
+TEST_F(ExperimentFile, EveryMistakeGivesOneMessageWithItsPlace) {
   read(R"(schema: 1
 name: bad name
 model: no-such-model
@@ -46,11 +47,11 @@ methods:
     params: {sinks: 4, local: 0}
     params: {sink: 4}
 )");
-  EXPECT_EQ(bad_.size(), 10u) << all();
+  EXPECT_EQ(bad_.size(), 11u) << all();
   const std::string text = all();
   for (const char* expected : {"2:7: 'name' = 'bad name'", "3:8: model 'no-such-model' was not found", "4:1: the experiment has no field 'bakend'; did you mean 'backend'?",
                                "5:8: 'dtype' = 'float8' must be one of", "7:12: unknown task 'passkye'; did you mean 'passkey'?", "8:29: 'tokens' must be a whole number",
-                               "8:44: 'samples' = 0 must be in", "10:11: unknown method 'dens'; did you mean 'dense'?", "12:14: streaming has no field 'sinks'; did you mean 'sink'?",
+                               "8:44: 'samples' = 0 must be in", "10:11: unknown method 'dens'; did you mean 'dense'?", "12:14: streaming has no field 'sinks'; did you mean 'sink'?", "12:31: 'local' = 0 must be at least 1",
                                "13:5: 'params' is given twice"})
     EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
 }
@@ -76,28 +77,28 @@ std::vector<std::string> labels(const Experiment& e) {
 }
 
 TEST_F(ExperimentFile, GridZipAndAblateExpand) {
-  Experiment e = read(std::string(kHead) + "  - {name: streaming, grid: {sink: [1, 2], local: [32, 64]}}\n");
+  Experiment e = read(str(kHead, "  - {name: streaming, grid: {sink: [1, 2], local: [32, 64]}}\n"));
   ASSERT_TRUE(bad_.empty()) << all();
   EXPECT_EQ(labels(e), (std::vector<std::string>{"dense", "streaming sink=1 local=32", "streaming sink=1 local=64", "streaming sink=2 local=32", "streaming sink=2 local=64"}));
   EXPECT_TRUE(e.points[0].implied) << "dense is added: every round is paired with it";
   ASSERT_EQ(e.workloads.size(), 2u);
   EXPECT_EQ(e.workloads[0].tokens, 2048);
-  e = read(std::string(kHead) + "  - {name: streaming, zip: {sink: [1, 2], local: [32, 64]}}\n");
+  e = read(str(kHead, "  - {name: streaming, zip: {sink: [1, 2], local: [32, 64]}}\n"));
   EXPECT_EQ(labels(e), (std::vector<std::string>{"dense", "streaming sink=1 local=32", "streaming sink=2 local=64"}));
-  e = read(std::string(kHead) + "  - {name: streaming, params: {sink: 8}, ablate: {sink: [1, 2], local: [32]}}\n");
+  e = read(str(kHead, "  - {name: streaming, params: {sink: 8}, ablate: {sink: [1, 2], local: [32]}}\n"));
   EXPECT_EQ(labels(e), (std::vector<std::string>{"dense", "streaming sink=8", "streaming sink=1", "streaming sink=2", "streaming sink=8 local=32"}));
-  read(std::string(kHead) + "  - {name: streaming, zip: {sink: [1, 2], local: [32]}}\n");
+  read(str(kHead, "  - {name: streaming, zip: {sink: [1, 2], local: [32]}}\n"));
   EXPECT_NE(all().find("go together one by one"), std::string::npos) << all();
-  read(std::string(kHead) + "  - {name: streaming, grid: {sink: 4}}\n");
+  read(str(kHead, "  - {name: streaming, grid: {sink: 4}}\n"));
   EXPECT_NE(all().find("needs a list of values"), std::string::npos) << all();
 }
 
 TEST_F(ExperimentFile, SpellingOfANumberDoesNotChangeTheRun) {
-  const Experiment a = read(std::string(kHead) + "  - {name: random, params: {density: 0.50}}\n");
+  const Experiment a = read(str(kHead, "  - {name: random, params: {density: 0.50}}\n"));
   ASSERT_TRUE(bad_.empty()) << all();
-  const Experiment b = read(std::string(kHead) + "  - {name: random, params: {density: 5e-1}}\n");
+  const Experiment b = read(str(kHead, "  - {name: random, params: {density: 5e-1}}\n"));
   EXPECT_EQ(a.points[1].params.canonical, b.points[1].params.canonical);
-  const Experiment c = read(std::string(kHead) + "  - {name: random, grid: {density: [0.5, .5, 0.25]}}\n");
+  const Experiment c = read(str(kHead, "  - {name: random, grid: {density: [0.5, .5, 0.25]}}\n"));
   EXPECT_EQ(c.points.size(), 3u) << "dense, 0.5, 0.25";
   ASSERT_EQ(c.pruned.size(), 1u);
   EXPECT_NE(c.pruned[0].reason.find("same parameters"), std::string::npos);
