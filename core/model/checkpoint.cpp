@@ -31,11 +31,13 @@ std::vector<SafetensorsFile> open_shards(const std::string& folder, const std::s
   std::vector<SafetensorsFile> out;
   for (const auto& [file, names] : by_file) {
     const std::string path = folder + "/" + file;
-    if (file.find('/') != std::string::npos) throw InputError(str(index, ": shard '", file, "' is not in this folder"));
+    if (file.find('/') != std::string::npos)
+      throw InputError(str(index, ": shard '", file, "' is not in this folder"));
     if (!fs::exists(path)) throw InputError(str(index, ": shard ", file, " is missing in ", folder));
     out.push_back(SafetensorsFile::open(path));
     for (const auto& name : names)
-      if (!out.back().has(name)) throw InputError(str(index, ": tensor '", name, "' is not in ", file, ", where weight_map puts it"));
+      if (!out.back().has(name))
+        throw InputError(str(index, ": tensor '", name, "' is not in ", file, ", where weight_map puts it"));
   }
   return out;
 }
@@ -66,28 +68,34 @@ Checkpoint Checkpoint::open(const std::string& folder) {
   for (size_t i = 0; i < c.files_.size(); ++i)
     for (const auto& [name, entry] : c.files_[i].entries())
       if (auto [it, fresh] = c.where_.emplace(name, i); !fresh)
-        throw InputError(str(c.files_[i].path(), ": tensor '", name, "' is also in ", c.files_[it->second].path()));
+        throw InputError(
+            str(c.files_[i].path(), ": tensor '", name, "' is also in ", c.files_[it->second].path()));
   return c;
 }
 
 const SafetensorsFile& Checkpoint::file(const std::string& name) const {
   const auto it = where_.find(name);
-  if (it == where_.end()) throw InputError(str(folder_, ": tensor '", name, "' is missing", did_you_mean(name, names())));
+  if (it == where_.end())
+    throw InputError(str(folder_, ": tensor '", name, "' is missing", did_you_mean(name, names())));
   return files_[it->second];
 }
 
-const SafetensorsFile::Entry& Checkpoint::entry(const std::string& name) const { return file(name).entries().at(name); }
+const SafetensorsFile::Entry& Checkpoint::entry(const std::string& name) const {
+  return file(name).entries().at(name);
+}
 const std::string& Checkpoint::file_of(const std::string& name) const { return file(name).path(); }
 
 void Checkpoint::require(const std::string& name, const std::vector<int64_t>& shape) const {
   if (!has(name))
-    throw InputError(str(folder_, ": tensor '", name, "' is missing; expected shape ", shape_text(shape), did_you_mean(name, names())));
+    throw InputError(str(folder_, ": tensor '", name, "' is missing; expected shape ", shape_text(shape),
+                         did_you_mean(name, names())));
   const auto& e = entry(name);
   if (e.shape != shape)
-    throw InputError(str(file_of(name), ": tensor '", name, "' has shape ", shape_text(e.shape), ", expected ", shape_text(shape),
-                         " by config.json"));
+    throw InputError(str(file_of(name), ": tensor '", name, "' has shape ", shape_text(e.shape),
+                         ", expected ", shape_text(shape), " by config.json"));
   if (e.dtype != at::kFloat && e.dtype != at::kHalf && e.dtype != at::kBFloat16)
-    throw InputError(str(file_of(name), ": tensor '", name, "' is ", e.dtype_name, ", expected F32, F16 or BF16"));
+    throw InputError(
+        str(file_of(name), ": tensor '", name, "' is ", e.dtype_name, ", expected F32, F16 or BF16"));
 }
 
 at::Tensor Checkpoint::tensor(const std::string& name, const std::vector<int64_t>& shape) const {

@@ -13,8 +13,8 @@ namespace prefill {
 
 class Checkpoint {
  public:
-  /// Maps all shards. Throws InputError: no weights (saying what was found instead), a shard of the index that is
-  /// missing, an index that names a tensor its shard does not hold, a tensor in two shards.
+  /// Maps all shards. Throws InputError: no weights (saying what was found instead), a shard of the index
+  /// that is missing, an index that names a tensor its shard does not hold, a tensor in two shards.
   static Checkpoint open(const std::string& folder);
 
   bool has(const std::string& name) const { return where_.count(name) != 0; }

@@ -121,7 +121,8 @@ void refuse_unsupported(const Keys& c) {
   if (c.has("quantization_config")) c.fail("'quantization_config': quantised checkpoints are not supported");
   if (const auto act = c.text("hidden_act", "silu"); act != "silu" && act != "swish")
     c.fail("'hidden_act' is ", act, "; only silu is supported");
-  if (c.number("partial_rotary_factor", 1) != 1) c.fail("'partial_rotary_factor' other than 1 is not supported");
+  if (c.number("partial_rotary_factor", 1) != 1)
+    c.fail("'partial_rotary_factor' other than 1 is not supported");
   for (const char* key : {"num_experts", "num_local_experts"})
     if (c.number(key, 0) > 1) c.fail("'", key, "': mixtures of experts are not supported");
   for (const char* key : {"attn_logit_softcapping", "final_logit_softcapping"})
@@ -132,19 +133,23 @@ RopeConfig read_rope(const Keys& c, const std::string& file, int64_t max_positio
   RopeConfig r;
   r.theta = c.number("rope_theta", 10000);
   // transformers 5 writes rope_parameters with everything in it; before, rope_scaling stood beside rope_theta
-  const char* where = c.has("rope_scaling") ? "rope_scaling" : c.has("rope_parameters") ? "rope_parameters" : nullptr;
+  const char* where = c.has("rope_scaling")      ? "rope_scaling"
+                      : c.has("rope_parameters") ? "rope_parameters"
+                                                 : nullptr;
   if (!where) return r;
   if (!c.raw(where).is_object()) c.fail("'", where, "' is not an object");
   const Keys s(c.raw(where), str(file, ": ", where));
   r.theta = s.number("rope_theta", r.theta);
   r.type = s.text("rope_type", s.text("type", "default"));
-  if (s.number("partial_rotary_factor", 1) != 1) s.fail("'partial_rotary_factor' other than 1 is not supported");
+  if (s.number("partial_rotary_factor", 1) != 1)
+    s.fail("'partial_rotary_factor' other than 1 is not supported");
   const std::vector<std::string> known = {"default", "linear", "dynamic", "llama3", "yarn"};
   if (std::find(known.begin(), known.end(), r.type) == known.end())
     s.fail("rope type '", r.type, "' is not supported; known are default, linear, dynamic, llama3, yarn");
   if (!(r.theta > 1)) s.fail("'rope_theta' is ", r.theta, ", expected a number above 1");
   if (r.type == "default") return r;
-  r.original_max = c.size("original_max_position_embeddings", s.size("original_max_position_embeddings", max_positions));
+  r.original_max =
+      c.size("original_max_position_embeddings", s.size("original_max_position_embeddings", max_positions));
   if (r.type == "yarn" && !s.has("factor"))
     r.factor = double(max_positions) / double(r.original_max);
   else
@@ -174,7 +179,9 @@ int64_t read_sliding_window(const Keys& c, const ModelConfig& m) {
   if (!c.flag("use_sliding_window", false)) return 0;
   if (c.has("layer_types")) {
     const json& types = c.raw("layer_types");
-    return types.is_array() && std::find(types.begin(), types.end(), "sliding_attention") != types.end() ? window : 0;
+    return types.is_array() && std::find(types.begin(), types.end(), "sliding_attention") != types.end()
+               ? window
+               : 0;
   }
   return c.number("max_window_layers", 28) < double(m.layers) ? window : 0;
 }
@@ -190,12 +197,14 @@ int64_t ModelConfig::context_length() const {
 }
 
 const char* ModelConfig::context_limit() const {
-  return sliding_window > 0 && context_length() == sliding_window ? "sliding_window" : "max_position_embeddings";
+  return sliding_window > 0 && context_length() == sliding_window ? "sliding_window"
+                                                                  : "max_position_embeddings";
 }
 
 ModelConfig read_model_config(const std::string& folder) {
   if (!std::filesystem::is_directory(folder))
-    throw InputError(str(folder, ": no such folder; expected a Hugging Face model folder (config.json, *.safetensors)"));
+    throw InputError(
+        str(folder, ": no such folder; expected a Hugging Face model folder (config.json, *.safetensors)"));
   ModelConfig m;
   m.file = folder + "/config.json";
   const json value = read_json_object(m.file);
@@ -207,11 +216,15 @@ ModelConfig read_model_config(const std::string& folder) {
   m.layers = c.size("num_hidden_layers"), m.vocab = c.size("vocab_size");
   m.q_heads = c.size("num_attention_heads");
   // the defaults are those of each family's configuration class in transformers
-  m.kv_heads = c.size("num_key_value_heads", m.family == "llama" ? m.q_heads : m.family == "mistral" ? 8 : 32);
+  m.kv_heads = c.size("num_key_value_heads", m.family == "llama"     ? m.q_heads
+                                             : m.family == "mistral" ? 8
+                                                                     : 32);
   if (m.q_heads % m.kv_heads != 0)
-    c.fail("'num_attention_heads' (", m.q_heads, ") is not a multiple of 'num_key_value_heads' (", m.kv_heads, ")");
+    c.fail("'num_attention_heads' (", m.q_heads, ") is not a multiple of 'num_key_value_heads' (", m.kv_heads,
+           ")");
   if (!c.has("head_dim") && m.family != "qwen3" && m.hidden % m.q_heads != 0)
-    c.fail("'hidden_size' (", m.hidden, ") is not a multiple of 'num_attention_heads' (", m.q_heads, ") and there is no 'head_dim'");
+    c.fail("'hidden_size' (", m.hidden, ") is not a multiple of 'num_attention_heads' (", m.q_heads,
+           ") and there is no 'head_dim'");
   m.head_dim = c.size("head_dim", m.family == "qwen3" ? 128 : m.hidden / m.q_heads);
   if (m.head_dim % 2 != 0) c.fail("'head_dim' (", m.head_dim, ") is odd; rotary embeddings need pairs");
   m.norm_eps = c.number("rms_norm_eps", 1e-6);
@@ -268,8 +281,8 @@ void refuse_unused_tensors(const ModelConfig& m, const Checkpoint& c) {
   for (const auto& name : c.names()) {
     const bool harmless = name.ends_with(".rotary_emb.inv_freq") || (m.tied && name == "lm_head.weight");
     if (!used.count(name) && !harmless)
-      throw InputError(str(c.file_of(name), ": tensor '", name, "' is not part of a ", m.family, " model with ", m.layers,
-                           " layers as ", m.file, " describes it"));
+      throw InputError(str(c.file_of(name), ": tensor '", name, "' is not part of a ", m.family,
+                           " model with ", m.layers, " layers as ", m.file, " describes it"));
   }
 }
 

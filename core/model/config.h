@@ -16,7 +16,7 @@ struct RopeConfig {
   int64_t original_max = 0;                          ///< llama3, yarn: context length before scaling
   double attention_factor = -1;                      ///< yarn; < 0: by formula
   double beta_fast = 32, beta_slow = 1, mscale = 0, mscale_all_dim = 0;
-  bool truncate = true;                              ///< yarn: round the correction range to whole dimensions
+  bool truncate = true;  ///< yarn: round the correction range to whole dimensions
 };
 
 struct ModelConfig {
@@ -31,24 +31,25 @@ struct ModelConfig {
   RopeConfig rope;
   std::vector<int32_t> eos;  ///< of generation_config.json, else of config.json
 
-  /// Longest sequence the checkpoint is meant for: max_position_embeddings, stretched by RoPE scaling where the
-  /// scaling is stated relative to it (linear, dynamic, yarn), and cut at the sliding window: inside the window
-  /// sliding and full attention are the same, past it this program would compute something else.
+  /// Longest sequence the checkpoint is meant for: max_position_embeddings, stretched by RoPE scaling where
+  /// the scaling is stated relative to it (linear, dynamic, yarn), and cut at the sliding window: inside the
+  /// window sliding and full attention are the same, past it this program would compute something else.
   int64_t context_length() const;
   /// What ends the context, for messages: "max_position_embeddings" or "sliding_window".
   const char* context_limit() const;
 };
 
-/// Throws InputError naming the file and the key that is missing, of the wrong type, or asks for something that
-/// is not implemented (another architecture, another activation, longrope, quantised weights, ...).
+/// Throws InputError naming the file and the key that is missing, of the wrong type, or asks for something
+/// that is not implemented (another architecture, another activation, longrope, quantised weights, ...).
 ModelConfig read_model_config(const std::string& folder);
 
 /// Names and shapes of the tensors that a checkpoint of this configuration must hold, in order of use.
 std::vector<std::pair<std::string, std::vector<int64_t>>> expected_tensors(const ModelConfig&);
 
 class Checkpoint;
-/// Throws InputError when the checkpoint's layers hold a tensor that this configuration does not use: ignoring a bias
-/// or a norm would give wrong results without a word. Tensors known to be harmless (rotary buffers, a tied head) pass.
+/// Throws InputError when the checkpoint's layers hold a tensor that this configuration does not use:
+/// ignoring a bias or a norm would give wrong results without a word. Tensors known to be harmless (rotary
+/// buffers, a tied head) pass.
 void refuse_unused_tensors(const ModelConfig&, const Checkpoint&);
 
 }  // namespace prefill

@@ -1,7 +1,7 @@
 // The decoder of Llama, Mistral, Qwen2 and Qwen3: they differ in biases, in q and k norms, and in RoPE only.
 //
-// Everything but attention runs over chunks of tokens, so that temporaries stay in cache on a CPU and small on a
-// GPU; attention sees the whole prompt through the hook.
+// Everything but attention runs over chunks of tokens, so that temporaries stay in cache on a CPU and small
+// on a GPU; attention sees the whole prompt through the hook.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
@@ -22,7 +22,8 @@ struct Layer {
   Linear qkv, o, gate_up, down;
 };
 
-/// x / rms(x) * w over the last dimension: statistics in float32, the product with w in x's dtype, as transformers.
+/// x / rms(x) * w over the last dimension: statistics in float32, the product with w in x's dtype, as
+/// transformers.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor scale = wide.square().mean(-1, /*keepdim=*/true).add_(eps).rsqrt_();
@@ -49,8 +50,8 @@ class Decoder final : public Model {
   void check_ids(const std::vector<int32_t>& ids) const;
   at::Tensor embed(const std::vector<int32_t>& ids) const;
   /// Normed input -> q [m, Hq, D] and k, v [m, Hkv, D], rotated.
-  void project(const Layer&, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, at::Tensor& q, at::Tensor& k,
-               at::Tensor& v) const;
+  void project(const Layer&, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, at::Tensor& q,
+               at::Tensor& k, at::Tensor& v) const;
   /// x += o(attention); x += mlp(norm(x)), in place. attention [m, Hq*D].
   void finish_layer(const Layer&, at::Tensor x, const at::Tensor& attention) const;
   at::Tensor logits(const at::Tensor& x) const;
@@ -84,8 +85,8 @@ Decoder::Decoder(const std::string& folder, const ModelOptions& options)
   chunk_ = options.mlp_chunk > 0 ? options.mlp_chunk : options.device.is_cpu() ? 512 : 4096;
   max_tokens_ = options.max_tokens > 0 ? options.max_tokens : config_.context_length();
   if (config_.sliding_window > 0) max_tokens_ = std::min(max_tokens_, config_.sliding_window);
-  shape_ = {folder_name(folder), int(config_.layers), int(config_.q_heads), int(config_.kv_heads), int(config_.head_dim),
-            config_.rope.theta};
+  shape_ = {folder_name(folder),   int(config_.layers),   int(config_.q_heads),
+            int(config_.kv_heads), int(config_.head_dim), config_.rope.theta};
   load(checkpoint);
 }
 
@@ -112,10 +113,11 @@ void Decoder::load(const Checkpoint& c) {
       layer.k_norm = load_weight(c, at + "self_attn.k_norm.weight", {config_.head_dim}, small);
     }
     const std::string attention = at + "self_attn.", mlp = at + "mlp.";
-    layer.qkv = Linear(c, {attention + "q_proj", attention + "k_proj", attention + "v_proj"}, {q, kv, kv}, hidden,
-                       config_.qkv_bias, policy_);
+    layer.qkv = Linear(c, {attention + "q_proj", attention + "k_proj", attention + "v_proj"}, {q, kv, kv},
+                       hidden, config_.qkv_bias, policy_);
     layer.o = Linear(c, {attention + "o_proj"}, {hidden}, q, config_.o_bias, policy_);
-    layer.gate_up = Linear(c, {mlp + "gate_proj", mlp + "up_proj"}, {mid, mid}, hidden, config_.mlp_bias, policy_);
+    layer.gate_up =
+        Linear(c, {mlp + "gate_proj", mlp + "up_proj"}, {mid, mid}, hidden, config_.mlp_bias, policy_);
     layer.down = Linear(c, {mlp + "down_proj"}, {hidden}, mid, config_.mlp_bias, policy_);
     layers_.push_back(std::move(layer));
   }
@@ -124,8 +126,8 @@ void Decoder::load(const Checkpoint& c) {
 void Decoder::check_ids(const std::vector<int32_t>& ids) const {
   for (size_t i = 0; i < ids.size(); ++i)
     if (ids[i] < 0 || ids[i] >= config_.vocab)
-      throw InputError(str("token ", i, " of the prompt has id ", ids[i], ", outside the vocabulary of ", shape_.id, " [0, ",
-                           config_.vocab, "); is this the model's own tokenizer?"));
+      throw InputError(str("token ", i, " of the prompt has id ", ids[i], ", outside the vocabulary of ",
+                           shape_.id, " [0, ", config_.vocab, "); is this the model's own tokenizer?"));
 }
 
 at::Tensor Decoder::embed(const std::vector<int32_t>& ids) const {
@@ -133,10 +135,11 @@ at::Tensor Decoder::embed(const std::vector<int32_t>& ids) const {
   return embedding_.index_select(0, index).to(policy_.compute);
 }
 
-void Decoder::project(const Layer& layer, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, at::Tensor& q,
-                      at::Tensor& k, at::Tensor& v) const {
+void Decoder::project(const Layer& layer, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                      at::Tensor& q, at::Tensor& k, at::Tensor& v) const {
   const int64_t m = x.size(0), hq = config_.q_heads, hkv = config_.kv_heads, d = config_.head_dim;
-  const at::Tensor all = layer.qkv(rms_norm(x, layer.input_norm, config_.norm_eps)).view({m, hq + 2 * hkv, d});
+  const at::Tensor all =
+      layer.qkv(rms_norm(x, layer.input_norm, config_.norm_eps)).view({m, hq + 2 * hkv, d});
   q = all.narrow(1, 0, hq), k = all.narrow(1, hq, hkv), v = all.narrow(1, hq + hkv, hkv);
   if (config_.qk_norm) {
     q = rms_norm(q, layer.q_norm, config_.norm_eps);
@@ -158,7 +161,8 @@ void Decoder::finish_layer(const Layer& layer, at::Tensor x, const at::Tensor& a
   x.add_(layer.down(gate));
 }
 
-/// float32 logits [m, vocab]; the products keep float32 results, since bfloat16 ones tie among the best tokens.
+/// float32 logits [m, vocab]; the products keep float32 results, since bfloat16 ones tie among the best
+/// tokens.
 at::Tensor Decoder::logits(const at::Tensor& x) const {
   const at::Tensor h = rms_norm(x, norm_, config_.norm_eps);
   if (head_.scalar_type() == at::kFloat) return at::linear(h.to(at::kFloat), head_);
@@ -177,8 +181,10 @@ at::Tensor Decoder::prefill(const std::vector<int32_t>& ids, AttentionHook& hook
   const auto n = int64_t(ids.size());
   if (n == 0) throw InputError("the prompt is empty: at least one token is needed");
   if (n > max_tokens_)
-    throw InputError(str("the prompt has ", n, " tokens, but ", shape_.id, " takes ", max_tokens_, " (", config_.context_limit(),
-                         " of ", config_.file, config_.sliding_window > 0 ? "; attention past a sliding window is not supported)" : ")"));
+    throw InputError(
+        str("the prompt has ", n, " tokens, but ", shape_.id, " takes ", max_tokens_, " (",
+            config_.context_limit(), " of ", config_.file,
+            config_.sliding_window > 0 ? "; attention past a sliding window is not supported)" : ")"));
   check_ids(ids);
   cache_.start(n);
   const auto [cos, sin] = rope_.rows(0, n);
@@ -194,13 +200,15 @@ at::Tensor Decoder::prefill(const std::vector<int32_t>& ids, AttentionHook& hook
       queries.slice(0, begin, end).copy_(q);
       cache_.put(l, begin, k, v);
     }
-    const Qkv qkv{queries.transpose(0, 1), cache_.keys(l, n), cache_.values(l, n), 1.0 / std::sqrt(double(d))};
+    const Qkv qkv{queries.transpose(0, 1), cache_.keys(l, n), cache_.values(l, n),
+                  1.0 / std::sqrt(double(d))};
     const at::Tensor attention = hook.prefill(int(l), qkv).transpose(0, 1);  // [N, Hq, D]
     // nothing reads the last layer's other tokens when only the last logits are wanted
     const int64_t first = wanted == Logits::last && l + 1 == config_.layers ? n - 1 : 0;
     for (int64_t begin = first; begin < n; begin += chunk_) {
       const int64_t end = std::min(begin + chunk_, n);
-      finish_layer(layer, x.slice(0, begin, end), attention.slice(0, begin, end).reshape({end - begin, hq * d}));
+      finish_layer(layer, x.slice(0, begin, end),
+                   attention.slice(0, begin, end).reshape({end - begin, hq * d}));
     }
   }
   cache_.set_length(n);
@@ -218,8 +226,8 @@ at::Tensor Decoder::decode(int32_t id) {
   const int64_t at = cache_.length();
   if (at == 0) throw std::logic_error("Model::decode before Model::prefill");
   if (config_.sliding_window > 0 && at + 1 > config_.sliding_window)
-    throw InputError(str("the text passes ", config_.sliding_window, " tokens (sliding_window of ", config_.file,
-                         "); attention past a sliding window is not supported"));
+    throw InputError(str("the text passes ", config_.sliding_window, " tokens (sliding_window of ",
+                         config_.file, "); attention past a sliding window is not supported"));
   check_ids({id});
   cache_.grow();
   const auto [cos, sin] = rope_.rows(at, at + 1);

@@ -7,8 +7,9 @@
 
 namespace prefill {
 
-/// Kept head by head, [kv_heads, capacity, head_dim], so that a head's keys are contiguous for attention kernels.
-/// Memory is allocated once and reused by later prompts that fit; it grows by copying when decoding outruns it.
+/// Kept head by head, [kv_heads, capacity, head_dim], so that a head's keys are contiguous for attention
+/// kernels. Memory is allocated once and reused by later prompts that fit; it grows by copying when decoding
+/// outruns it.
 class KvCache {
  public:
   KvCache(int64_t layers, int64_t heads, int64_t head_dim, at::TensorOptions);

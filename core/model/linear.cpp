@@ -46,7 +46,8 @@ bool cpu_has_bfloat16() {
 #endif
 }
 
-WeightPolicy choose_policy(const std::string& dtype, at::Device device, const Checkpoint& c, const std::string& config_dtype) {
+WeightPolicy choose_policy(const std::string& dtype, at::Device device, const Checkpoint& c,
+                           const std::string& config_dtype) {
   WeightPolicy p;
   p.device = device;
   if (dtype == "auto") {
@@ -57,19 +58,21 @@ WeightPolicy choose_policy(const std::string& dtype, at::Device device, const Ch
   } else {
     p.compute = parse_dtype(dtype);
   }
-  const bool native = !device.is_cpu() || p.compute == at::kFloat || (p.compute == at::kBFloat16 && cpu_has_bfloat16());
+  const bool native =
+      !device.is_cpu() || p.compute == at::kFloat || (p.compute == at::kBFloat16 && cpu_has_bfloat16());
   p.stored = native ? p.compute : at::kFloat;
   p.map = device.is_cpu() && c.data_bytes() > kMapAbove;
   return p;
 }
 
-at::Tensor load_weight(const Checkpoint& c, const std::string& name, const std::vector<int64_t>& shape, const WeightPolicy& p) {
+at::Tensor load_weight(const Checkpoint& c, const std::string& name, const std::vector<int64_t>& shape,
+                       const WeightPolicy& p) {
   const at::Tensor view = read_checked(c, name, shape);
   return view.to(p.device, p.stored, /*non_blocking=*/false, /*copy=*/!p.map);
 }
 
-Linear::Linear(const Checkpoint& c, const std::vector<std::string>& names, const std::vector<int64_t>& rows, int64_t cols,
-               bool bias, const WeightPolicy& p)
+Linear::Linear(const Checkpoint& c, const std::vector<std::string>& names, const std::vector<int64_t>& rows,
+               int64_t cols, bool bias, const WeightPolicy& p)
     : policy_(p) {
   if (p.map) {
     for (size_t i = 0; i < names.size(); ++i) {
@@ -84,7 +87,8 @@ Linear::Linear(const Checkpoint& c, const std::vector<std::string>& names, const
   if (bias) biases_.push_back(at::empty({total}, options));
   for (size_t i = 0, at = 0; i < names.size(); at += size_t(rows[i]), ++i) {
     weights_[0].narrow(0, int64_t(at), rows[i]).copy_(read_checked(c, names[i] + ".weight", {rows[i], cols}));
-    if (bias) biases_[0].narrow(0, int64_t(at), rows[i]).copy_(read_checked(c, names[i] + ".bias", {rows[i]}));
+    if (bias)
+      biases_[0].narrow(0, int64_t(at), rows[i]).copy_(read_checked(c, names[i] + ".bias", {rows[i]}));
   }
 }
 

@@ -39,7 +39,8 @@ at::Tensor yarn(const at::Tensor& pos_freqs, const RopeConfig& c, int64_t dim) {
 double yarn_attention_factor(const RopeConfig& c) {
   if (c.attention_factor >= 0) return c.attention_factor;
   const auto magnitude = [&](double m) { return c.factor <= 1 ? 1.0 : 0.1 * m * std::log(c.factor) + 1.0; };
-  return c.mscale != 0 && c.mscale_all_dim != 0 ? magnitude(c.mscale) / magnitude(c.mscale_all_dim) : magnitude(1);
+  return c.mscale != 0 && c.mscale_all_dim != 0 ? magnitude(c.mscale) / magnitude(c.mscale_all_dim)
+                                                : magnitude(1);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// Rotary position embedding (Su et al., arXiv 2104.09864) with the scalings that long-context checkpoints use. The
-// rotation pairs dimension d with d + head_dim/2, as Hugging Face checkpoints store their q and k rows.
+// Rotary position embedding (Su et al., arXiv 2104.09864) with the scalings that long-context checkpoints
+// use. The rotation pairs dimension d with d + head_dim/2, as Hugging Face checkpoints store their q and k
+// rows.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -9,8 +10,8 @@
 
 namespace prefill {
 
-/// Cosines and sines of all positions, grown as needed. Values are those of transformers (same order of float32
-/// operations), so that logits agree closely at long range:
+/// Cosines and sines of all positions, grown as needed. Values are those of transformers (same order of
+/// float32 operations), so that logits agree closely at long range:
 ///   default  theta^(-2i/D)
 ///   linear   divided by factor (position interpolation, arXiv 2306.15595)
 ///   dynamic  NTK-aware base that grows with the sequence once it passes max_position_embeddings
@@ -19,7 +20,8 @@ namespace prefill {
 class RopeTable {
  public:
   RopeTable(const RopeConfig&, int64_t head_dim, int64_t max_positions, at::Device);
-  /// Positions [begin, end) of a sequence that is `end` long so far: {cos, sin} [end-begin, head_dim/2] float32.
+  /// Positions [begin, end) of a sequence that is `end` long so far: {cos, sin} [end-begin, head_dim/2]
+  /// float32.
   std::pair<at::Tensor, at::Tensor> rows(int64_t begin, int64_t end);
   double attention_factor() const { return attention_factor_; }
 

@@ -26,10 +26,21 @@ struct DtypeName {
   at::ScalarType type;
 };
 constexpr DtypeName kDtypes[] = {
-    {"F64", at::kDouble},  {"F32", at::kFloat},  {"F16", at::kHalf},    {"BF16", at::kBFloat16},
-    {"I64", at::kLong},    {"I32", at::kInt},    {"I16", at::kShort},   {"I8", at::kChar},
-    {"U8", at::kByte},     {"BOOL", at::kBool},  {"U16", at::kUInt16},  {"U32", at::kUInt32},
-    {"U64", at::kUInt64},  {"F8_E4M3", at::kFloat8_e4m3fn},             {"F8_E5M2", at::kFloat8_e5m2},
+    {"F64", at::kDouble},
+    {"F32", at::kFloat},
+    {"F16", at::kHalf},
+    {"BF16", at::kBFloat16},
+    {"I64", at::kLong},
+    {"I32", at::kInt},
+    {"I16", at::kShort},
+    {"I8", at::kChar},
+    {"U8", at::kByte},
+    {"BOOL", at::kBool},
+    {"U16", at::kUInt16},
+    {"U32", at::kUInt32},
+    {"U64", at::kUInt64},
+    {"F8_E4M3", at::kFloat8_e4m3fn},
+    {"F8_E5M2", at::kFloat8_e5m2},
 };
 
 const DtypeName* find_dtype(std::string_view name) {
@@ -87,7 +98,8 @@ struct SafetensorsFile::Mapping {
     if (file.fd < 0 || ::fstat(file.fd, &info) != 0) fail("can not be read: ", std::strerror(errno));
     if (!S_ISREG(info.st_mode)) fail("is not a file");
     size = uint64_t(info.st_size);
-    if (size < 8) fail("not a safetensors file: ", size, " bytes, expected at least 8 for the length of the header");
+    if (size < 8)
+      fail("not a safetensors file: ", size, " bytes, expected at least 8 for the length of the header");
     void* p = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd, 0);
     if (p == MAP_FAILED) fail("can not be mapped: ", std::strerror(errno));
     base = static_cast<const char*>(p);
@@ -97,9 +109,11 @@ struct SafetensorsFile::Mapping {
     uint64_t length = 0;
     std::memcpy(&length, base, 8);
     if (length > kMaxHeader)
-      fail("not a safetensors file: the header would be ", length, " bytes, at most ", kMaxHeader, " are allowed");
+      fail("not a safetensors file: the header would be ", length, " bytes, at most ", kMaxHeader,
+           " are allowed");
     if (length > size - 8)
-      fail("truncated: the header is ", length, " bytes long, but the file ends after ", size - 8, " of them");
+      fail("truncated: the header is ", length, " bytes long, but the file ends after ", size - 8,
+           " of them");
     data_start = 8 + length;
     nlohmann::json header;
     try {
@@ -138,7 +152,8 @@ struct SafetensorsFile::Mapping {
 
   Entry read_entry(const std::string& name, const nlohmann::json& value) const {
     const auto bad = [&](const auto&... parts) { fail("tensor '", name, "': ", parts...); };
-    if (!value.is_object() || !value.contains("dtype") || !value.contains("shape") || !value.contains("data_offsets"))
+    if (!value.is_object() || !value.contains("dtype") || !value.contains("shape") ||
+        !value.contains("data_offsets"))
       bad("expected an object with dtype, shape and data_offsets");
     const auto &dtype = value["dtype"], &shape = value["shape"], &offsets = value["data_offsets"];
     Entry e;
@@ -153,16 +168,19 @@ struct SafetensorsFile::Mapping {
     e.dtype = known->type;
     if (!shape.is_array()) bad("shape is not a list");
     for (const auto& n : shape) {
-      if (!n.is_number_unsigned() || n.get<uint64_t>() > uint64_t(INT64_MAX)) bad("shape ", shape.dump(), " is not a list of sizes");
+      if (!n.is_number_unsigned() || n.get<uint64_t>() > uint64_t(INT64_MAX))
+        bad("shape ", shape.dump(), " is not a list of sizes");
       e.shape.push_back(int64_t(n.get<uint64_t>()));
     }
-    if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned())
+    if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() ||
+        !offsets[1].is_number_unsigned())
       bad("data_offsets are not two byte positions");
     e.begin = offsets[0].get<uint64_t>(), e.end = offsets[1].get<uint64_t>();
     if (e.begin > e.end) bad("data_offsets [", e.begin, ", ", e.end, "] run backwards");
     uint64_t bytes = 0;
     if (!byte_size(e.shape, c10::elementSize(e.dtype), bytes) || bytes != e.end - e.begin)
-      bad("data_offsets span ", e.end - e.begin, " bytes, but ", e.dtype_name, " ", shape_text(e.shape), " needs ", bytes);
+      bad("data_offsets span ", e.end - e.begin, " bytes, but ", e.dtype_name, " ", shape_text(e.shape),
+          " needs ", bytes);
     return e;
   }
 
@@ -179,9 +197,13 @@ struct SafetensorsFile::Mapping {
     for (const auto& [begin, name] : order) {
       const Entry& e = entries.at(*name);
       if (e.end > available)
-        fail("truncated: tensor '", *name, "' ends at byte ", e.end, " of the data, but the file holds ", available);
-      if (begin < at) fail("tensor '", *name, "' starts at byte ", begin, " inside tensor '", *previous, "', which ends at ", at);
-      if (begin > at) fail("tensor '", *name, "' starts at byte ", begin, ", expected ", at, ", where the one before ends");
+        fail("truncated: tensor '", *name, "' ends at byte ", e.end, " of the data, but the file holds ",
+             available);
+      if (begin < at)
+        fail("tensor '", *name, "' starts at byte ", begin, " inside tensor '", *previous,
+             "', which ends at ", at);
+      if (begin > at)
+        fail("tensor '", *name, "' starts at byte ", begin, ", expected ", at, ", where the one before ends");
       at = e.end;
       previous = name;
     }
@@ -200,7 +222,9 @@ SafetensorsFile SafetensorsFile::open(const std::string& path) {
 }
 
 const std::string& SafetensorsFile::path() const { return file_->path; }
-const std::map<std::string, SafetensorsFile::Entry>& SafetensorsFile::entries() const { return file_->entries; }
+const std::map<std::string, SafetensorsFile::Entry>& SafetensorsFile::entries() const {
+  return file_->entries;
+}
 const std::map<std::string, std::string>& SafetensorsFile::metadata() const { return file_->metadata; }
 
 at::Tensor SafetensorsFile::tensor(const std::string& name) const {
@@ -213,12 +237,14 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   const Entry& e = it->second;
   char* data = const_cast<char*>(file_->base + file_->data_start + e.begin);
   const auto options = at::TensorOptions().dtype(e.dtype);
-  if (reinterpret_cast<uintptr_t>(data) % c10::elementSize(e.dtype) != 0) {  // the format does not promise alignment
+  if (reinterpret_cast<uintptr_t>(data) % c10::elementSize(e.dtype) !=
+      0) {  // the format does not promise alignment
     at::Tensor copy = at::empty(e.shape, options);
     std::memcpy(copy.mutable_data_ptr(), data, e.end - e.begin);
     return copy;
   }
-  return at::from_blob(data, e.shape, [keep = file_](void*) {}, options);
+  return at::from_blob(
+      data, e.shape, [keep = file_](void*) {}, options);
 }
 
 const std::string& SafetensorsFile::meta(const std::string& key) const {
@@ -227,15 +253,19 @@ const std::string& SafetensorsFile::meta(const std::string& key) const {
   return it->second;
 }
 
-void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+void write_safetensors(const std::string& path,
+                       const std::vector<std::pair<std::string, at::Tensor>>& tensors,
                        const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header;
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t at = 0;
   for (const auto& [name, t] : tensors) {
-    const auto* d = std::find_if(std::begin(kDtypes), std::end(kDtypes), [&](const auto& x) { return x.type == t.scalar_type(); });
-    if (d == std::end(kDtypes)) throw std::logic_error(str("write_safetensors: tensor '", name, "' has a dtype without a name"));
-    if (header.contains(name)) throw std::logic_error(str("write_safetensors: tensor '", name, "' is given twice"));
+    const auto* d = std::find_if(std::begin(kDtypes), std::end(kDtypes),
+                                 [&](const auto& x) { return x.type == t.scalar_type(); });
+    if (d == std::end(kDtypes))
+      throw std::logic_error(str("write_safetensors: tensor '", name, "' has a dtype without a name"));
+    if (header.contains(name))
+      throw std::logic_error(str("write_safetensors: tensor '", name, "' is given twice"));
     header[name] = {{"dtype", d->name}, {"shape", t.sizes().vec()}, {"data_offsets", {at, at + t.nbytes()}}};
     at += t.nbytes();
   }

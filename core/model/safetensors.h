@@ -12,9 +12,10 @@
 
 namespace prefill {
 
-/// One file, mapped into memory and never copied: opening 16 GB costs the reading of the header. The whole header
-/// is validated on opening (JSON, dtypes, sizes, offsets that tile the file exactly), so tensor() can not run out
-/// of the file. Copies share the mapping, which lives as long as the last tensor that looks into it.
+/// One file, mapped into memory and never copied: opening 16 GB costs the reading of the header. The whole
+/// header is validated on opening (JSON, dtypes, sizes, offsets that tile the file exactly), so tensor() can
+/// not run out of the file. Copies share the mapping, which lives as long as the last tensor that looks into
+/// it.
 class SafetensorsFile {
  public:
   struct Entry {
@@ -32,8 +33,8 @@ class SafetensorsFile {
   const std::map<std::string, Entry>& entries() const;
   /// The header's `__metadata__`: strings by name.
   const std::map<std::string, std::string>& metadata() const;
-  /// A read-only view of the mapping (writing to it is a fault). Throws InputError when there is no such tensor,
-  /// with the nearest name.
+  /// A read-only view of the mapping (writing to it is a fault). Throws InputError when there is no such
+  /// tensor, with the nearest name.
   at::Tensor tensor(const std::string& name) const;
   /// metadata()[key]; throws InputError when it is missing.
   const std::string& meta(const std::string& key) const;
@@ -43,10 +44,12 @@ class SafetensorsFile {
   std::shared_ptr<const Mapping> file_;
 };
 
-/// Writes tensors (any device, any strides) in the given order, and metadata. Goes to a temporary file beside the
-/// target that is flushed and renamed, so a half-written file is never taken for a whole one. Throws InputError
-/// when the disk does not take it, std::logic_error when a name is used twice or a dtype has no name.
-void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+/// Writes tensors (any device, any strides) in the given order, and metadata. Goes to a temporary file beside
+/// the target that is flushed and renamed, so a half-written file is never taken for a whole one. Throws
+/// InputError when the disk does not take it, std::logic_error when a name is used twice or a dtype has no
+/// name.
+void write_safetensors(const std::string& path,
+                       const std::vector<std::pair<std::string, at::Tensor>>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
 /// "[3, 64]", for messages.

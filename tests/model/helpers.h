@@ -13,14 +13,17 @@
 
 namespace prefill {
 
-inline std::string fixture(const std::string& name) { return std::string(PREFILL_SOURCE_DIR) + "/tests/model/fixtures/" + name; }
+inline std::string fixture(const std::string& name) {
+  return std::string(PREFILL_SOURCE_DIR) + "/tests/model/fixtures/" + name;
+}
 
 /// Dense causal attention written out: softmax of the whole score matrix in double precision.
 class PlainAttention final : public AttentionHook {
  public:
   at::Tensor prefill(int, const Qkv& x) override {
     const int64_t group = x.q_heads() / x.kv_heads(), n = x.seq_len();
-    const at::Tensor k = x.k.to(at::kDouble).repeat_interleave(group, 0), v = x.v.to(at::kDouble).repeat_interleave(group, 0);
+    const at::Tensor k = x.k.to(at::kDouble).repeat_interleave(group, 0),
+                     v = x.v.to(at::kDouble).repeat_interleave(group, 0);
     at::Tensor scores = at::matmul(x.q.to(at::kDouble), k.transpose(1, 2)) * x.scale;
     scores.masked_fill_(at::ones({n, n}, at::kBool).triu(1), -INFINITY);
     return at::matmul(scores.softmax(-1), v).to(x.q.scalar_type());
@@ -44,7 +47,9 @@ class TempFolder {
   std::string path_;
 };
 
-inline void write_text(const std::string& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+inline void write_text(const std::string& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary) << bytes;
+}
 
 /// what() of the InputError that f throws, "" when it throws none.
 template <class F>

@@ -17,7 +17,9 @@ class Parity : public testing::TestWithParam<const char*> {
     options.dtype = "float32";
     model = load_model(folder, options);
   }
-  at::Tensor rows(const at::Tensor& logits) const { return logits.index_select(0, reference->tensor("rows")); }
+  at::Tensor rows(const at::Tensor& logits) const {
+    return logits.index_select(0, reference->tensor("rows"));
+  }
 
   std::string folder;
   std::unique_ptr<SafetensorsFile> reference;
@@ -43,7 +45,8 @@ TEST_P(Parity, GreedyContinuationIsTheSame) {
 }
 
 TEST_P(Parity, DecodingEqualsAFullForward) {
-  if (read_model_config(folder).rope.type == "dynamic") GTEST_SKIP() << "cached keys keep the base of their own length";
+  if (read_model_config(folder).rope.type == "dynamic")
+    GTEST_SKIP() << "cached keys keep the base of their own length";
   const std::vector<int32_t> start(ids.begin(), ids.begin() + 100);
   model->prefill(start, attention);
   at::Tensor stepwise;
@@ -73,7 +76,8 @@ TEST_P(Parity, SixteenBitStaysClose) {
     options.dtype = dtype;
     const auto narrow = load_model(folder, options);
     EXPECT_EQ(narrow->dtype(), dtype);
-    const at::Tensor logits = rows(narrow->prefill(ids, attention, Logits::all)), wanted = reference->tensor("logits");
+    const at::Tensor logits = rows(narrow->prefill(ids, attention, Logits::all)),
+                     wanted = reference->tensor("logits");
     // bfloat16 keeps 8 bits: a few per cent of the logits' spread after two layers; float16 keeps 11
     const double error = ((logits - wanted).square().mean() / wanted.square().mean()).sqrt().item<double>();
     EXPECT_LE(error, std::string(dtype) == "bfloat16" ? 0.05 : 0.006) << dtype;
@@ -81,8 +85,9 @@ TEST_P(Parity, SixteenBitStaysClose) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Parity,
-                         testing::Values("llama2", "llama31", "llama32-tied", "llama-linear-bias", "llama-dynamic", "llama-yarn",
-                                         "llama-yarn-mscale", "mistral", "qwen2", "qwen25-yarn", "qwen3"),
+                         testing::Values("llama2", "llama31", "llama32-tied", "llama-linear-bias",
+                                         "llama-dynamic", "llama-yarn", "llama-yarn-mscale", "mistral",
+                                         "qwen2", "qwen25-yarn", "qwen3"),
                          [](const auto& test) {
                            std::string name = test.param;
                            for (char& c : name)

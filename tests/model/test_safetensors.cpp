@@ -23,7 +23,9 @@ std::string open_error(const std::string& bytes) {
   }
   return message;
 }
-std::string header_error(const std::string& header, size_t data_bytes) { return open_error(with_header(header, data_bytes)); }
+std::string header_error(const std::string& header, size_t data_bytes) {
+  return open_error(with_header(header, data_bytes));
+}
 
 #define EXPECT_SAYS(message, part) EXPECT_NE((message).find(part), std::string::npos) << "got: " << (message)
 
@@ -65,7 +67,8 @@ TEST(Safetensors, TensorsOutliveTheFileObject) {
 }
 
 TEST(Safetensors, MisalignedDataIsReadAll) {
-  const std::string header = R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}})";
+  const std::string header =
+      R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}})";
   std::string bytes = with_header(header, 9);
   const float values[2] = {1.5f, -2.0f};
   std::memcpy(bytes.data() + bytes.size() - 8, values, 8);
@@ -90,26 +93,47 @@ TEST(Safetensors, EveryTruncationIsRefused) {
 TEST(Safetensors, SaysWhatIsWrongWithAHeader) {
   EXPECT_SAYS(header_error("{\"a\":", 0), "not valid JSON");
   EXPECT_SAYS(header_error("[]", 0), "not a JSON object");
-  EXPECT_SAYS(header_error(R"({"a":{"dtype":"F32","shape":[2]}})", 8), "tensor 'a': expected an object with dtype, shape and data_offsets");
-  EXPECT_SAYS(header_error(R"({"a":{"dtype":"BF17","shape":[2],"data_offsets":[0,4]}})", 4), "unknown dtype 'BF17'; did you mean 'BF16'?");
-  EXPECT_SAYS(header_error(R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", 8), "is not a list of sizes");
-  EXPECT_SAYS(header_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4), "tensor 'a': data_offsets span 4 bytes, but F32 [2] needs 8");
+  EXPECT_SAYS(header_error(R"({"a":{"dtype":"F32","shape":[2]}})", 8),
+              "tensor 'a': expected an object with dtype, shape and data_offsets");
+  EXPECT_SAYS(header_error(R"({"a":{"dtype":"BF17","shape":[2],"data_offsets":[0,4]}})", 4),
+              "unknown dtype 'BF17'; did you mean 'BF16'?");
+  EXPECT_SAYS(header_error(R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", 8),
+              "is not a list of sizes");
+  EXPECT_SAYS(header_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4),
+              "tensor 'a': data_offsets span 4 bytes, but F32 [2] needs 8");
   EXPECT_SAYS(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[8,4]}})", 8), "run backwards");
-  EXPECT_SAYS(header_error(R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}})", 4), "data_offsets span 4 bytes");
-  EXPECT_SAYS(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})", 6),
-              "tensor 'b' starts at byte 2 inside tensor 'a', which ends at 4");
-  EXPECT_SAYS(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}})", 12),
-              "tensor 'b' starts at byte 8, expected 4");
-  EXPECT_SAYS(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 3), "truncated: tensor 'a' ends at byte 4 of the data, but the file holds 3");
-  EXPECT_SAYS(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8), "names tensor 'a' twice");
+  EXPECT_SAYS(
+      header_error(R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}})", 4),
+      "data_offsets span 4 bytes");
+  EXPECT_SAYS(
+      header_error(
+          R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})",
+          6),
+      "tensor 'b' starts at byte 2 inside tensor 'a', which ends at 4");
+  EXPECT_SAYS(
+      header_error(
+          R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}})",
+          12),
+      "tensor 'b' starts at byte 8, expected 4");
+  EXPECT_SAYS(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 3),
+              "truncated: tensor 'a' ends at byte 4 of the data, but the file holds 3");
+  EXPECT_SAYS(
+      header_error(
+          R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+          8),
+      "names tensor 'a' twice");
   EXPECT_SAYS(header_error(R"({"__metadata__":{"k":1}})", 0), "__metadata__ 'k' is not a string");
   EXPECT_SAYS(open_error(std::string(8, '\xff')), "not a safetensors file");
   EXPECT_SAYS(input_error([] { SafetensorsFile::open("/nonexistent.safetensors"); }), "can not be read");
 }
 
 TEST(Safetensors, AFailedWriteLeavesNothing) {
-  EXPECT_SAYS(input_error([] { write_safetensors("/nonexistent/x.safetensors", {{"x", at::ones({1})}}); }), "can not be written");
-  EXPECT_THROW(write_safetensors("/tmp/never", {{"x", at::ones({1})}, {"x", at::ones({1})}}), std::logic_error);
+  EXPECT_SAYS(input_error([] {
+                write_safetensors("/nonexistent/x.safetensors", {{"x", at::ones({1})}});
+              }),
+              "can not be written");
+  EXPECT_THROW(write_safetensors("/tmp/never", {{"x", at::ones({1})}, {"x", at::ones({1})}}),
+               std::logic_error);
   EXPECT_FALSE(std::filesystem::exists("/tmp/never"));
 }
 

@@ -1,0 +1,151 @@
+#include "core/model/inspect.h"
+
+#include <c10/util/accumulate.h>
+#include <fmt/format.h>
+
+#include <functional>
+#include <map>
+
+#include "core/base/error.h"
+#include "core/base/text.h"
+#include "core/model/chat_template.h"
+#include "core/model/checkpoint.h"
+#include "core/model/config.h"
+#include "core/text/tokenizer.h"
+
+namespace prefill {
+namespace {
+
+std::string size_text(uint64_t bytes) {
+  return bytes < (1ull << 30) ? fmt::format("{:.0f} MiB", double(bytes) / (1 << 20))
+                              : fmt::format("{:.1f} GiB", double(bytes) / (1 << 30));
+}
+
+class Inspection {
+ public:
+  explicit Inspection(const std::string& folder) : folder_(folder) {
+    // each step needs what the ones before it found; a step that fails leaves a finding and the independent
+    // ones go on
+    const bool config_ok = step("config", [&] { config(); });
+    const bool files_ok = step("weights", [&] { files(); });
+    if (config_ok && files_ok) step("tensors", [&] { tensors(); });
+    step("tokenizer", [&] { tokenizer(); });
+    step(
+        "chat template",
+        [&] {
+          apply_chat_template(folder_, "", "text");
+          add(ModelFinding::ok, "chat template", "understood");
+        },
+        ModelFinding::warning);
+    if (config_ok) memory();
+  }
+  std::vector<ModelFinding> findings;
+
+ private:
+  void add(ModelFinding::Level level, std::string what, std::string detail) {
+    findings.push_back({level, std::move(what), std::move(detail)});
+  }
+  bool step(const char* what, const std::function<void()>& check,
+            ModelFinding::Level on_failure = ModelFinding::error) {
+    try {
+      check();
+      return true;
+    } catch (const std::exception&
+                 e) {  // the folder's content may break any reader: whatever it was is the finding
+      add(on_failure, what, e.what());
+      return false;
+    }
+  }
+
+  void config() {
+    config_ = read_model_config(folder_);
+    add(ModelFinding::ok, "config",
+        fmt::format(
+            "{}, {} layers, {} query and {} key/value heads of {}, vocabulary {}, RoPE {} (theta {}), {}",
+            config_.family, config_.layers, config_.q_heads, config_.kv_heads, config_.head_dim,
+            config_.vocab, config_.rope.type, number_text(config_.rope.theta),
+            config_.tied ? "tied embeddings" : "own output head"));
+    add(ModelFinding::ok, "context",
+        fmt::format("{} tokens ({})", config_.context_length(), config_.context_limit()));
+    if (config_.sliding_window > 0)
+      add(ModelFinding::warning, "context",
+          fmt::format("sliding_window {}: longer prompts are refused, since attention past a sliding window "
+                      "is not supported",
+                      config_.sliding_window));
+    if (config_.eos.empty())
+      add(ModelFinding::warning, "config", "no eos_token_id: answers end at the token limit only");
+  }
+
+  void files() {
+    checkpoint_ = Checkpoint::open(folder_);
+    add(ModelFinding::ok, "weights",
+        fmt::format("{} in {} file{}", size_text(checkpoint_.data_bytes()), checkpoint_.files().size(),
+                    checkpoint_.files().size() == 1 ? "" : "s"));
+  }
+
+  void tensors() {
+    std::map<std::string, int> dtypes;
+    size_t wrong = 0;
+    const auto expected = expected_tensors(config_);
+    for (const auto& [name, shape] : expected) {
+      try {
+        checkpoint_.require(name, shape);
+        ++dtypes[checkpoint_.entry(name).dtype_name];
+      } catch (const InputError& e) {
+        if (++wrong <= 10) add(ModelFinding::error, "tensors", e.what());
+      }
+    }
+    if (wrong > 10)
+      add(ModelFinding::error, "tensors", fmt::format("{} more missing or misshaped tensors", wrong - 10));
+    if (wrong > 0) return;
+    refuse_unused_tensors(config_, checkpoint_);
+    std::string kinds;
+    for (const auto& [dtype, count] : dtypes)
+      kinds += fmt::format("{}{} {}", kinds.empty() ? "" : ", ", count, dtype);
+    add(ModelFinding::ok, "tensors",
+        fmt::format("all {} present with the right shapes ({})", expected.size(), kinds));
+  }
+
+  void tokenizer() {
+    const auto t = load_tokenizer(folder_);
+    add(ModelFinding::ok, "tokenizer", fmt::format("{}, {} ids", t->kind(), t->vocab_size()));
+    if (config_.vocab > 0 && t->vocab_size() > config_.vocab)
+      add(ModelFinding::error, "tokenizer",
+          fmt::format("has ids up to {}, but the model's vocabulary ends at {}: not this model's tokenizer",
+                      t->vocab_size() - 1, config_.vocab - 1));
+  }
+
+  void memory() {
+    uint64_t weights = 0;
+    for (const auto& [name, shape] : expected_tensors(config_))
+      weights += uint64_t(c10::multiply_integers(shape));
+    std::string line;
+    for (int64_t n : {4096, 16384, 65536, 131072}) {
+      if (n > config_.context_length()) break;
+      const auto bytes = [&](int item) {
+        return size_text(prefill_bytes(weights, config_.layers, config_.hidden, config_.q_heads,
+                                       config_.kv_heads, config_.head_dim, n, item));
+      };
+      line += fmt::format("{}{}K {} (float32 {})", line.empty() ? "" : ", ", n / 1024, bytes(2), bytes(4));
+    }
+    if (!line.empty()) add(ModelFinding::ok, "memory", "of a prefill in 16-bit, estimated: " + line);
+  }
+
+  std::string folder_;
+  ModelConfig config_;
+  Checkpoint checkpoint_;
+};
+
+}  // namespace
+
+uint64_t prefill_bytes(uint64_t weight_count, int64_t layers, int64_t hidden, int64_t q_heads,
+                       int64_t kv_heads, int64_t head_dim, int64_t tokens, int item_bytes) {
+  const int64_t cache = 2 * layers * kv_heads * head_dim, states = hidden + 2 * q_heads * head_dim;
+  return (weight_count + uint64_t(tokens) * uint64_t(cache + states)) * uint64_t(item_bytes);
+}
+
+std::vector<ModelFinding> check_model_folder(const std::string& folder) {
+  return std::move(Inspection(folder).findings);
+}
+
+}  // namespace prefill
