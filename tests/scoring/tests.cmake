@@ -1,0 +1,4 @@
+# The rules restated in plain Python, against the built program.
+find_package(Python3 COMPONENTS Interpreter REQUIRED)
+add_test(NAME scoring/properties COMMAND ${Python3_EXECUTABLE} ${dir}/properties.py $<TARGET_FILE:prefillbench>)
+set_tests_properties(scoring/properties PROPERTIES LABELS scoring TIMEOUT 600)
