@@ -45,6 +45,8 @@ class Task {
   virtual Sample sample(int64_t index) const = 0;  ///< same index, same bytes
   virtual int max_new_tokens() const = 0;
   virtual Score score(const Sample&, const std::string& prediction) const = 0;
+  /// Where the samples come from (file, its SHA-256, n, ...); null when they are made here from params and seed.
+  virtual nlohmann::json provenance() const { return nullptr; }
 };
 
 struct TaskInfo {
