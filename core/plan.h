@@ -49,6 +49,9 @@ struct AttentionPlan;
 struct PartialSoftmax {
   at::Tensor row_max, row_sum, acc;
   std::shared_ptr<const AttentionPlan> covered;  ///< what produced it, for check() and density()
+  /// A method that reproduces a release which counts keys twice says so here; check() then lets keys of both
+  /// passes through. They enter the softmax twice, and density counts the work, also twice.
+  bool overlap_allowed = false;
 };
 
 /// Mean correction (FlashPrefill V2): for a row whose first query is
