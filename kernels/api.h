@@ -82,4 +82,14 @@ Result tail_probs_cpu(const QkvView&, int64_t tail, float* probs, float* vertica
 Result pool_mean_cpu(const void* x, Dtype, int heads, int64_t seq_len, int dim, int64_t head_stride,
                      int64_t row_stride, int tile, float* out, int threads);
 
+
+// CUDA (kernels/cuda). Tensors and index arrays are device pointers of the current device; heads, windows and
+// want_tile_mean stay host memory and may be freed on return. Everything is enqueued on `stream` (a cudaStream_t);
+// nothing synchronises.
+/// Bytes of device scratch memory one call needs.
+size_t attend_cuda_workspace(const QkvView&, const PlanView&, const OutView&);
+/// Attention over a plan. bf16 and f16, head_dim 64 and 128, tensor bases and strides multiples of 16 bytes.
+/// workspace: attend_cuda_workspace() bytes, 16-byte aligned, not shared with work of other streams.
+Result attend_cuda(const QkvView&, const PlanView&, const OutView&, void* workspace, void* stream);
+
 }  // namespace prefill::kernels

@@ -1,7 +1,6 @@
-# PREFILL_CUDA=AUTO builds the CUDA kernels when nvcc and the CUTLASS headers are there.
+# PREFILL_CUDA=AUTO builds the CUDA kernels when nvcc is there. They need the toolkit and nothing else.
 set(PREFILL_CUDA AUTO CACHE STRING "build the CUDA kernels: AUTO, ON, OFF")
 set_property(CACHE PREFILL_CUDA PROPERTY STRINGS AUTO ON OFF)
-set(CUTLASS_INCLUDE "" CACHE PATH "folder with cute/ and cutlass/ (scripts/bootstrap.sh puts it into the venv)")
 set(_want "${PREFILL_CUDA}")
 set(PREFILL_CUDA OFF)
 if(NOT _want STREQUAL "OFF")
@@ -9,8 +8,6 @@ if(NOT _want STREQUAL "OFF")
   set(_missing "")
   if(NOT PREFILL_NVCC)
     set(_missing "nvcc was not found")
-  elseif(NOT EXISTS "${CUTLASS_INCLUDE}/cute/tensor.hpp")
-    set(_missing "CUTLASS headers were not found (-DCUTLASS_INCLUDE=...)")
   endif()
   if(NOT _missing)
     set(PREFILL_CUDA ON)

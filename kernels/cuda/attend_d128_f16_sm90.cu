@@ -1,0 +1,9 @@
+#include "kernels/cuda/attend_tiles_sm90.cuh"
+
+namespace prefill::kernels::cuda {
+
+cudaError_t attend_sm90_d128_f16(const AttendParams& p, int blocks, cudaStream_t stream) {
+  return launch_attend_tiles<128, __half>(p, blocks, stream);
+}
+
+}  // namespace prefill::kernels::cuda

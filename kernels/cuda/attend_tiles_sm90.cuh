@@ -1,0 +1,281 @@
+// Block-sparse attention for Hopper. One thread block per multiprocessor stays resident and draws work items: 128
+// query rows (of one head, or of several heads that share keys). A producer warpgroup copies Q, K and V tiles
+// into rings in shared memory; two consumer warpgroups own 64 rows each and alternate, so that one's softmax
+// runs under the other's matrix products. Within a warpgroup the scores of the next tile are computed while
+// those of the last one are multiplied by V, the order of FlashAttention-3 (arXiv:2407.08608, algorithm 2).
+#pragma once
+#include "kernels/cuda/attend_params.h"
+#include "kernels/cuda/attend_sm90.h"
+#include "kernels/cuda/key_stream_sm90.cuh"
+#include "kernels/cuda/sm90_primitives.cuh"
+#include "kernels/cuda/softmax.cuh"
+
+namespace prefill::kernels::cuda {
+
+template <int D, class T>
+struct Consumer {
+  using Layout = SharedLayout<D>;
+  float o[D / 2];    // 2 rows x D/4 columns of this thread
+  float s[64];       // 2 rows x 32 keys
+  uint32_t p[32];    // the same as packed T
+  OnlineSoftmax softmax;
+  int q_pos[2];      // position of the thread's two rows
+
+  /// s = Q K^T of one stage.
+  __device__ __forceinline__ void issue_scores(uint32_t q, uint32_t k) {
+#pragma unroll
+    for (int i = 0; i < D / 16; ++i) {
+      uint64_t a = matrix_descriptor(q + (i / 4) * (64 * 128) + (i % 4) * 32, 1, 1024);
+      uint64_t b = matrix_descriptor(k + (i / 4) * (kStageKeys * 128) + (i % 4) * 32, 1, 1024);
+      wgmma_ss_n128<T>(s, a, b, i != 0);
+    }
+    wgmma_commit();
+  }
+  /// o += P V of one stage.
+  __device__ __forceinline__ void issue_values(uint32_t v) {
+#pragma unroll
+    for (int i = 0; i < kStageKeys / 16; ++i) {
+      uint64_t b = matrix_descriptor(v + i * (16 * 128), kStageKeys * 128, 1024);
+      wgmma_rs<T>(o, p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3], b);
+    }
+    wgmma_commit();
+  }
+  __device__ __forceinline__ void pack_probabilities() {
+#pragma unroll
+    for (int i = 0; i < 32; ++i) p[i] = pack2<T>(s[2 * i], s[2 * i + 1]);
+  }
+  __device__ __forceinline__ void rescale(const float (&scale)[2]) {
+    if (!__any_sync(0xffffffffu, scale[0] != 1.f || scale[1] != 1.f)) return;
+#pragma unroll
+    for (int i = 0; i < D / 2; ++i) o[i] *= scale[(i >> 1) & 1];
+  }
+};
+
+template <int D, class T>
+__device__ __forceinline__ void load_state(Consumer<D, T>& c, const AttendParams& p, const ItemInfo& item, int wg, int row0,
+                                           int lane) {
+  c.softmax.reset();
+#pragma unroll
+  for (int i = 0; i < D / 2; ++i) c.o[i] = 0.f;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    int row = row0 + 8 * r, box = wg * 8 + (row >> p.row_box_shift), head = item.head[box];
+    c.q_pos[r] = item.query[box] + (row & (p.row_box - 1));
+    if (p.plan.resume_max && head >= 0 && c.q_pos[r] < p.seq_len) {
+      int64_t at = int64_t(head) * p.seq_len + c.q_pos[r];
+      c.softmax.max[r] = p.plan.resume_max[at] / p.scale;
+      c.softmax.sum[r] = (lane & 3) == 0 ? p.plan.resume_sum[at] : 0.f;  // the quad's sums are added at the end
+      const float* acc = p.plan.resume_acc + at * D + 2 * (lane & 3);
+#pragma unroll
+      for (int j = 0; j < D / 8; ++j) {
+        float2 x = *reinterpret_cast<const float2*>(acc + 8 * j);
+        c.o[4 * j + 2 * r] = x.x, c.o[4 * j + 2 * r + 1] = x.y;
+      }
+    }
+  }
+}
+
+/// Hidden keys get a score of minus infinity. `start` holds the first key of every box of the stage.
+template <int D, class T>
+__device__ __forceinline__ void mask_scores(Consumer<D, T>& c, const AttendParams& p, const StageMeta& meta, int wg,
+                                            const ItemInfo& item, int lane) {
+  const int* start = meta.key_start + wg * 8;
+  auto for_each_key = [&](auto&& visible) {
+#pragma unroll
+    for (int j = 0; j < 16; ++j) {
+      const int key = start[(8 * j) >> p.key_box_shift] + ((8 * j) & (p.key_box - 1)) + 2 * (lane & 3);
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+        if (!visible(c.q_pos[e >> 1], key + (e & 1))) c.s[4 * j + e] = -INFINITY;
+    }
+  };
+  if ((meta.flags & kStageModes) == kStageCausal) {
+    for_each_key([](int q, int k) { return k <= q; });
+  } else {
+    const int sink = item.sink, local = item.local, last_start = item.last_start;
+    for_each_key([=](int q, int k) { return k <= q && (k < sink || q - k < local || q >= last_start); });
+  }
+}
+
+template <int D, class T>
+__device__ __forceinline__ void store_result(Consumer<D, T>& c, const AttendParams& p, const ItemInfo& item, int wg, int row0,
+                                             int lane, uint8_t* tile, int warp_in_group) {
+  c.softmax.reduce();
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    int box = wg * 8 + ((row0 + 8 * r) >> p.row_box_shift), head = item.head[box];
+    if (head < 0 || c.q_pos[r] >= p.seq_len) continue;
+    int64_t at = int64_t(head) * p.seq_len + c.q_pos[r];
+    if ((lane & 3) == 0) {
+      float row_max = c.softmax.max[r] * p.scale;
+      if (p.result.lse) p.result.lse[at] = row_max + logf(c.softmax.sum[r]);
+      if (p.result.state_max) p.result.state_max[at] = row_max;
+      if (p.result.state_sum) p.result.state_sum[at] = c.softmax.sum[r];
+    }
+    if (p.result.state_acc) {
+      float* acc = p.result.state_acc + at * D + 2 * (lane & 3);
+#pragma unroll
+      for (int j = 0; j < D / 8; ++j)
+        *reinterpret_cast<float2*>(acc + 8 * j) = make_float2(c.o[4 * j + 2 * r], c.o[4 * j + 2 * r + 1]);
+    }
+  }
+  if (!p.write_out) return;
+  float inverse[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) inverse[r] = c.softmax.sum[r] > 0.f ? 1.f / c.softmax.sum[r] : 0.f;
+  // the warpgroup's 64 x D result leaves by TMA, in the swizzle of the inputs
+  const uint32_t base = smem_address(tile);
+  int row = warp_in_group * 16 + (lane & 7) + ((lane >> 3) & 1) * 8;
+#pragma unroll
+  for (int j = 0; j < D / 8; j += 2) {
+    uint32_t r[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      r[i] = pack2<T>(c.o[4 * j + 2 * i] * inverse[i & 1], c.o[4 * j + 2 * i + 1] * inverse[i & 1]);
+    int column = j + (lane >> 4);  // in units of 8 elements
+    store_matrix_x4(base + (column >> 3) * (64 * 128) + row * 128 + (((column & 7) ^ (row & 7)) << 4), r[0], r[1], r[2],
+                    r[3]);
+  }
+}
+
+/// One consumer warpgroup: rows [64 wg, 64 wg + 64) of every item of this block.
+template <int D, class T>
+__device__ __forceinline__ void consume(const AttendParams& p, SharedLayout<D>& shared, int wg) {
+  using Layout = SharedLayout<D>;
+  constexpr int kStages = Layout::kStages;
+  const int thread = threadIdx.x & 127, lane = threadIdx.x & 31, warp = thread >> 5;
+  const int row0 = warp * 16 + (lane >> 2);
+  const uint32_t k_base = smem_address(shared.k), v_base = smem_address(shared.v);
+  auto take_turn = [&] { named_barrier_sync(kTurnBarrier + wg, 256); };
+  auto pass_turn = [&] { named_barrier_arrive(kTurnBarrier + 1 - wg, 256); };
+  if (wg == 1) pass_turn();  // the first warpgroup begins
+  Consumer<D, T> c;
+  uint32_t stage = 0;        // stages seen since the start, over all items
+  uint32_t pending = 0;      // stage whose probabilities wait in c.p
+  auto release = [&](uint64_t* bar) {
+    if (lane == 0) mbarrier_arrive(bar);
+  };
+  auto finish_pending = [&] {
+    mbarrier_wait(&shared.v_full[pending % kStages], (pending / kStages) & 1);
+    pin(c.o);
+    wgmma_fence();
+    c.issue_values(v_base + (pending % kStages) * Layout::kStageBytes);
+    wgmma_wait<0>();
+    pin(c.o);
+    release(&shared.v_empty[pending % kStages]);
+  };
+  for (uint32_t n = 0;; ++n) {
+    const int slot = n % Layout::kQuerySlots;
+    mbarrier_wait(&shared.q_full[slot], (n / Layout::kQuerySlots) & 1);
+    const ItemInfo& item = shared.items[n % kItemRing];
+    if (!item.valid) break;
+    const uint32_t q_address = smem_address(shared.q) + slot * Layout::kQueryBytes + wg * (64 * D * 2);
+    load_state(c, p, item, wg, row0, lane);
+    bool has_pending = false, last;
+    do {
+      const uint32_t at = stage % kStages, parity = (stage / kStages) & 1;
+      mbarrier_wait(&shared.k_full[at], parity);
+      const StageMeta& meta = shared.meta[stage % kMetaRing];
+      const int flags = meta.flags;
+      last = flags & kStageLast;
+      float scale[2];
+      if (flags & (kStageSkip << wg)) {
+        take_turn();
+        pass_turn();
+        if (has_pending) finish_pending();
+        has_pending = false;
+        mbarrier_wait(&shared.v_full[at], parity);
+        release(&shared.k_empty[at]);
+        release(&shared.v_empty[at]);
+        if (last) release(&shared.q_empty[slot]);
+      } else {
+        auto softmax_of_stage = [&] {
+          pin(c.s);
+          release(&shared.k_empty[at]);
+          if (last) release(&shared.q_empty[slot]);
+          if (flags & (kStageMask << wg)) mask_scores(c, p, meta, wg, item, lane);
+          c.softmax.update(c.s, p.scale_log2, scale);
+        };
+        take_turn();
+        pin(c.s);
+        if (has_pending) {
+          pin(c.o);
+          wgmma_fence();
+          c.issue_scores(q_address, k_base + at * Layout::kStageBytes);
+          mbarrier_wait(&shared.v_full[pending % kStages], (pending / kStages) & 1);
+          c.issue_values(v_base + (pending % kStages) * Layout::kStageBytes);
+          pass_turn();
+          wgmma_wait<1>();
+          softmax_of_stage();
+          wgmma_wait<0>();
+          pin(c.o);
+          release(&shared.v_empty[pending % kStages]);
+        } else {
+          wgmma_fence();
+          c.issue_scores(q_address, k_base + at * Layout::kStageBytes);
+          pass_turn();
+          wgmma_wait<0>();
+          softmax_of_stage();
+        }
+        c.pack_probabilities();
+        c.rescale(scale);
+        has_pending = true;
+        pending = stage;
+      }
+      ++stage;
+    } while (!last);
+    if (has_pending) finish_pending();
+    uint8_t* out_tile = shared.out + wg * (64 * D * 2);
+    if (thread == 0) tma_store_wait_read();       // of the item before
+    named_barrier_sync(kGroupBarrier + wg, 128);
+    store_result(c, p, item, wg, row0, lane, out_tile, warp);
+    fence_async_proxy();
+    named_barrier_sync(kGroupBarrier + wg, 128);
+    if (thread == 0 && p.write_out) {
+      for (int i = 0; i < 64 >> p.row_box_shift; ++i) {
+        const int head = item.head[wg * 8 + i], query = item.query[wg * 8 + i];
+        if (head < 0) continue;
+#pragma unroll
+        for (int half = 0; half < D / 64; ++half)
+          tma_store(&p.out, out_tile + half * (64 * 128) + i * p.row_box * 128, half * 64, query, head);
+      }
+      tma_store_commit();
+    }
+  }
+  if (thread == 0) tma_store_wait_read();
+}
+
+template <int D, class T>
+__global__ void __launch_bounds__(384, 1) attend_tiles_kernel(const __grid_constant__ AttendParams p) {
+  extern __shared__ __align__(1024) uint8_t raw[];  // the swizzle needs the alignment
+  auto& shared = *reinterpret_cast<SharedLayout<D>*>(raw);
+  const int group = threadIdx.x / 128;
+  if (threadIdx.x == 0) {
+    if (smem_address(raw) % 1024) __trap();
+    init_barriers(shared);
+  }
+  __syncthreads();
+  if (group == 0) {
+    set_registers_down<56>();
+    if (threadIdx.x < 32)
+      plan_items(p, shared);
+    else if (threadIdx.x < 64)
+      load_stages(p, shared);
+  } else {
+    set_registers_up<224>();
+    consume<D, T>(p, shared, group - 1);
+  }
+}
+
+template <int D, class T>
+cudaError_t launch_attend_tiles(const AttendParams& p, int blocks, cudaStream_t stream) {
+  constexpr int kBytes = sizeof(SharedLayout<D>);
+  static_assert(kBytes <= 227 * 1024);
+  const auto raised =
+      cudaFuncSetAttribute(attend_tiles_kernel<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  if (raised != cudaSuccess) return raised;
+  attend_tiles_kernel<D, T><<<blocks, 384, kBytes, stream>>>(p);
+  return cudaGetLastError();
+}
+
+}  // namespace prefill::kernels::cuda

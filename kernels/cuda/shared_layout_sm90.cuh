@@ -1,0 +1,70 @@
+// Shared memory of the Hopper attention kernel, and what the planner tells loader and consumers about each work
+// item and each stage of keys.
+#pragma once
+#include <cstdint>
+
+#include "kernels/cuda/sm90_primitives.cuh"
+
+namespace prefill::kernels::cuda {
+
+constexpr int kStageKeys = 128;        ///< keys of one ring stage
+constexpr int kNever = 1 << 30;        ///< position of a key that no query sees
+constexpr int kTurnBarrier = 1;        ///< named barriers 1, 2: whose turn on the tensor cores
+constexpr int kGroupBarrier = 3;       ///< 3, 4: inside a consumer warpgroup
+constexpr int kMetaRing = 12;          ///< stages the planner may be ahead by, and what consumers still read
+constexpr int kItemRing = 6;
+
+// StageMeta::flags
+constexpr int kStageModes = 3, kStageCausal = 0, kStageWindow = 1, kStagePooled = 2;
+constexpr int kStageLast = 4;          ///< last stage of its item
+constexpr int kStageFirst = 128;       ///< first stage of its item
+constexpr int kStageEnd = 256;         ///< no more work
+constexpr int kStageSkip = 8;          ///< << warpgroup: nothing here for it
+constexpr int kStageMask = 32;         ///< << warpgroup: some keys are hidden from some of its rows
+
+struct StageMeta {
+  int key_start[16];  ///< [warpgroup][box]: position of the box's first key, kNever if not for that warpgroup
+  int flags;
+};
+struct ItemInfo {
+  int valid;                     ///< 0: no more work
+  int kv_head;
+  int head[16], query[16];       ///< [warpgroup][box of row_box rows]: head (-1: none), first query
+  int sink, local, last_start;   ///< window routes
+};
+
+template <int D>
+struct alignas(1024) SharedLayout {
+  static constexpr int kStages = D == 128 ? 2 : 4;
+  static constexpr int kQueryBytes = 128 * D * 2, kStageBytes = kStageKeys * D * 2;
+  static constexpr int kQuerySlots = 2;
+  // [half of D][row][64 elements], 128-byte swizzle; Q slots and the result are [warpgroup][half][64][64]
+  uint8_t q[kQuerySlots * kQueryBytes], k[kStages * kStageBytes], v[kStages * kStageBytes], out[kQueryBytes];
+  uint64_t q_full[kQuerySlots], q_empty[kQuerySlots], k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
+  uint64_t meta_full[kMetaRing], meta_empty[kMetaRing], item_empty[kItemRing];
+  StageMeta meta[kMetaRing];
+  ItemInfo items[kItemRing];
+};
+
+template <int D>
+__device__ __forceinline__ void init_barriers(SharedLayout<D>& shared) {
+  constexpr int kConsumerWarps = 8;
+  for (int i = 0; i < SharedLayout<D>::kQuerySlots; ++i) {
+    mbarrier_init(&shared.q_full[i], 1);
+    mbarrier_init(&shared.q_empty[i], kConsumerWarps);
+  }
+  for (int i = 0; i < SharedLayout<D>::kStages; ++i) {
+    mbarrier_init(&shared.k_full[i], 1);
+    mbarrier_init(&shared.k_empty[i], kConsumerWarps);
+    mbarrier_init(&shared.v_full[i], 1);
+    mbarrier_init(&shared.v_empty[i], kConsumerWarps);
+  }
+  for (int i = 0; i < kMetaRing; ++i) {
+    mbarrier_init(&shared.meta_full[i], 1);
+    mbarrier_init(&shared.meta_empty[i], 1);
+  }
+  for (int i = 0; i < kItemRing; ++i) mbarrier_init(&shared.item_empty[i], 1);
+  mbarrier_init_fence();
+}
+
+}  // namespace prefill::kernels::cuda
