@@ -17,27 +17,23 @@ struct Consumer {
   using Layout = SharedLayout<D>;
   float o[D / 2];    // 2 rows x D/4 columns of this thread
   float s[64];       // 2 rows x 32 keys
-  uint32_t p[32];    // the same as packed T
+  uint32_t p[32];    // probabilities of the stage before, packed
   OnlineSoftmax softmax;
   int q_pos[2];      // position of the thread's two rows
 
-  /// s = Q K^T of one stage.
-  __device__ __forceinline__ void issue_scores(uint32_t q, uint32_t k) {
+  /// s = Q K^T of one stage. Moving a descriptor by n bytes is adding n / 16.
+  __device__ __forceinline__ void issue_scores(uint64_t q, uint64_t k) {
 #pragma unroll
-    for (int i = 0; i < D / 16; ++i) {
-      uint64_t a = matrix_descriptor(q + (i / 4) * (64 * 128) + (i % 4) * 32, 1, 1024);
-      uint64_t b = matrix_descriptor(k + (i / 4) * (kStageKeys * 128) + (i % 4) * 32, 1, 1024);
-      wgmma_ss_n128<T>(s, a, b, i != 0);
-    }
+    for (int i = 0; i < D / 16; ++i)
+      wgmma_ss_n128<T>(s, q + ((i / 4) * (64 * 128) + (i % 4) * 32) / 16,
+                       k + ((i / 4) * (kStageKeys * 128) + (i % 4) * 32) / 16, i != 0);
     wgmma_commit();
   }
   /// o += P V of one stage.
-  __device__ __forceinline__ void issue_values(uint32_t v) {
+  __device__ __forceinline__ void issue_values(uint64_t v) {
 #pragma unroll
-    for (int i = 0; i < kStageKeys / 16; ++i) {
-      uint64_t b = matrix_descriptor(v + i * (16 * 128), kStageKeys * 128, 1024);
-      wgmma_rs<T>(o, p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3], b);
-    }
+    for (int i = 0; i < kStageKeys / 16; ++i)
+      wgmma_rs<T>(o, p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3], v + i * (16 * 128) / 16);
     wgmma_commit();
   }
   __device__ __forceinline__ void pack_probabilities() {
@@ -122,7 +118,7 @@ __device__ __forceinline__ void store_result(Consumer<D, T>& c, const AttendPara
   if (!p.write_out) return;
   float inverse[2];
 #pragma unroll
-  for (int r = 0; r < 2; ++r) inverse[r] = c.softmax.sum[r] > 0.f ? 1.f / c.softmax.sum[r] : 0.f;
+  for (int r = 0; r < 2; ++r) inverse[r] = c.softmax.sum[r] > 0.f ? __frcp_rn(c.softmax.sum[r]) : 0.f;
   // the warpgroup's 64 x D result leaves by TMA, in the swizzle of the inputs
   const uint32_t base = smem_address(tile);
   int row = warp_in_group * 16 + (lane & 7) + ((lane >> 3) & 1) * 8;
@@ -138,95 +134,45 @@ __device__ __forceinline__ void store_result(Consumer<D, T>& c, const AttendPara
   }
 }
 
-/// One consumer warpgroup: rows [64 wg, 64 wg + 64) of every item of this block.
+/// One consumer warpgroup: rows [64 wg, 64 wg + 64) of every item of this block. The loop runs over stages and does
+/// not stop between items: the first scores of an item are computed together with the last P V of the one before.
 template <int D, class T>
 __device__ __forceinline__ void consume(const AttendParams& p, SharedLayout<D>& shared, int wg) {
   using Layout = SharedLayout<D>;
   constexpr int kStages = Layout::kStages;
   const int thread = threadIdx.x & 127, lane = threadIdx.x & 31, warp = thread >> 5;
   const int row0 = warp * 16 + (lane >> 2);
-  const uint32_t k_base = smem_address(shared.k), v_base = smem_address(shared.v);
+  const uint64_t q_tile = matrix_descriptor(smem_address(shared.q) + wg * (64 * D * 2), 16, 1024);
+  const uint64_t k_tile = matrix_descriptor(smem_address(shared.k), 16, 1024);
+  const uint64_t v_tile = matrix_descriptor(smem_address(shared.v), kStageKeys * 128, 1024);
+  uint8_t* out_tile = shared.out + wg * (64 * D * 2);
   auto take_turn = [&] { named_barrier_sync(kTurnBarrier + wg, 256); };
   auto pass_turn = [&] { named_barrier_arrive(kTurnBarrier + 1 - wg, 256); };
   if (wg == 1) pass_turn();  // the first warpgroup begins
-  Consumer<D, T> c;
-  uint32_t stage = 0;        // stages seen since the start, over all items
-  uint32_t pending = 0;      // stage whose probabilities wait in c.p
   auto release = [&](uint64_t* bar) {
     if (lane == 0) mbarrier_arrive(bar);
   };
+  Consumer<D, T> c;
+  uint32_t stage = 0, items = 0;  // seen so far
+  uint32_t pending = 0;           // stage whose probabilities wait in c.p
+  bool has_pending = false, first = true;
+  auto keys = [&](uint32_t s) { return k_tile + (s % kStages) * (Layout::kStageBytes / 16); };
+  auto values = [&](uint32_t s) { return v_tile + (s % kStages) * (Layout::kStageBytes / 16); };
+  auto wait_values = [&](uint32_t s) { mbarrier_wait(&shared.v_full[s % kStages], (s / kStages) & 1); };
   auto finish_pending = [&] {
-    mbarrier_wait(&shared.v_full[pending % kStages], (pending / kStages) & 1);
+    wait_values(pending);
     pin(c.o);
     wgmma_fence();
-    c.issue_values(v_base + (pending % kStages) * Layout::kStageBytes);
+    c.issue_values(values(pending));
     wgmma_wait<0>();
     pin(c.o);
     release(&shared.v_empty[pending % kStages]);
+    has_pending = false;
   };
-  for (uint32_t n = 0;; ++n) {
-    const int slot = n % Layout::kQuerySlots;
-    mbarrier_wait(&shared.q_full[slot], (n / Layout::kQuerySlots) & 1);
+  // c holds the finished result of item n
+  auto store_item = [&](uint32_t n) {
     const ItemInfo& item = shared.items[n % kItemRing];
-    if (!item.valid) break;
-    const uint32_t q_address = smem_address(shared.q) + slot * Layout::kQueryBytes + wg * (64 * D * 2);
-    load_state(c, p, item, wg, row0, lane);
-    bool has_pending = false, last;
-    do {
-      const uint32_t at = stage % kStages, parity = (stage / kStages) & 1;
-      mbarrier_wait(&shared.k_full[at], parity);
-      const StageMeta& meta = shared.meta[stage % kMetaRing];
-      const int flags = meta.flags;
-      last = flags & kStageLast;
-      float scale[2];
-      if (flags & (kStageSkip << wg)) {
-        take_turn();
-        pass_turn();
-        if (has_pending) finish_pending();
-        has_pending = false;
-        mbarrier_wait(&shared.v_full[at], parity);
-        release(&shared.k_empty[at]);
-        release(&shared.v_empty[at]);
-        if (last) release(&shared.q_empty[slot]);
-      } else {
-        auto softmax_of_stage = [&] {
-          pin(c.s);
-          release(&shared.k_empty[at]);
-          if (last) release(&shared.q_empty[slot]);
-          if (flags & (kStageMask << wg)) mask_scores(c, p, meta, wg, item, lane);
-          c.softmax.update(c.s, p.scale_log2, scale);
-        };
-        take_turn();
-        pin(c.s);
-        if (has_pending) {
-          pin(c.o);
-          wgmma_fence();
-          c.issue_scores(q_address, k_base + at * Layout::kStageBytes);
-          mbarrier_wait(&shared.v_full[pending % kStages], (pending / kStages) & 1);
-          c.issue_values(v_base + (pending % kStages) * Layout::kStageBytes);
-          pass_turn();
-          wgmma_wait<1>();
-          softmax_of_stage();
-          wgmma_wait<0>();
-          pin(c.o);
-          release(&shared.v_empty[pending % kStages]);
-        } else {
-          wgmma_fence();
-          c.issue_scores(q_address, k_base + at * Layout::kStageBytes);
-          pass_turn();
-          wgmma_wait<0>();
-          softmax_of_stage();
-        }
-        c.pack_probabilities();
-        c.rescale(scale);
-        has_pending = true;
-        pending = stage;
-      }
-      ++stage;
-    } while (!last);
-    if (has_pending) finish_pending();
-    uint8_t* out_tile = shared.out + wg * (64 * D * 2);
-    if (thread == 0) tma_store_wait_read();       // of the item before
+    if (thread == 0) tma_store_wait_read();  // of the item before
     named_barrier_sync(kGroupBarrier + wg, 128);
     store_result(c, p, item, wg, row0, lane, out_tile, warp);
     fence_async_proxy();
@@ -241,7 +187,95 @@ __device__ __forceinline__ void consume(const AttendParams& p, SharedLayout<D>& 
       }
       tma_store_commit();
     }
+    if (lane == 0) mbarrier_arrive(&shared.item_empty[n % kItemRing]);
+  };
+  for (;; ++stage) {
+    const int slot = items % Layout::kQuerySlots;  // of the current item, number `items`
+    const ItemInfo& item = shared.items[items % kItemRing];
+    if (first) {
+      mbarrier_wait(&shared.q_full[slot], (items / Layout::kQuerySlots) & 1);
+      if (!item.valid) break;
+    }
+    const uint32_t at = stage % kStages, parity = (stage / kStages) & 1;
+    mbarrier_wait(&shared.k_full[at], parity);
+    const StageMeta& meta = shared.meta[stage % kMetaRing];
+    const int flags = meta.flags;
+    const bool last = flags & kStageLast;
+    if (flags & (kStageSkip << wg)) {
+      take_turn();
+      pass_turn();
+      if (has_pending) finish_pending();
+      if (first) {
+        if (items > 0) store_item(items - 1);
+        load_state(c, p, item, wg, row0, lane);
+      }
+      wait_values(stage);
+      release(&shared.k_empty[at]);
+      release(&shared.v_empty[at]);
+      if (last) release(&shared.q_empty[slot]);
+    } else {
+      const uint64_t q = q_tile + slot * (Layout::kQueryBytes / 16);
+      float scale[2];
+      auto softmax_of_stage = [&] {
+        if (flags & (kStageMask << wg)) mask_scores(c, p, meta, wg, item, lane);
+        c.softmax.update(c.s, p.scale_log2, scale);
+      };
+      take_turn();
+      pin(c.s);
+      if (!first && has_pending) {
+        pin(c.o);
+        wgmma_fence();
+        c.issue_scores(q, keys(stage));
+        wait_values(pending);
+        wgmma_fence();
+        c.issue_values(values(pending));
+        pass_turn();
+        wgmma_wait<1>();
+        pin(c.s);
+        release(&shared.k_empty[at]);
+        if (last) release(&shared.q_empty[slot]);
+        softmax_of_stage();
+        hold_until(c.softmax.sum[0] + c.softmax.sum[1]);
+        wgmma_wait<0>();
+        pin(c.o);
+        release(&shared.v_empty[pending % kStages]);
+      } else {
+        if (has_pending) {
+          pin(c.o);
+          wgmma_fence();
+          c.issue_scores(q, keys(stage));
+          wait_values(pending);
+          wgmma_fence();
+          c.issue_values(values(pending));
+          pass_turn();
+          wgmma_wait<0>();
+          pin(c.o);
+          release(&shared.v_empty[pending % kStages]);
+        } else {
+          wgmma_fence();
+          c.issue_scores(q, keys(stage));
+          pass_turn();
+          wgmma_wait<0>();
+        }
+        pin(c.s);
+        release(&shared.k_empty[at]);
+        if (last) release(&shared.q_empty[slot]);
+        if (first) {
+          if (items > 0) store_item(items - 1);
+          load_state(c, p, item, wg, row0, lane);
+        }
+        softmax_of_stage();
+      }
+      c.pack_probabilities();
+      c.rescale(scale);
+      has_pending = true;
+      pending = stage;
+    }
+    first = last;
+    if (last) ++items;
   }
+  if (has_pending) finish_pending();
+  if (items > 0) store_item(items - 1);
   if (thread == 0) tma_store_wait_read();
 }
 

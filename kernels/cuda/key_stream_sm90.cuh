@@ -205,9 +205,6 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
     if (flags & kStageFirst) {
       const uint32_t n = items++, slot = n % Layout::kQuerySlots;
       mbarrier_wait(&shared.q_empty[slot], ((n / Layout::kQuerySlots) & 1) ^ 1);
-      // the slot's last user was item n - kQuerySlots; whoever released it had finished the one before
-      if (lane == 0 && n > Layout::kQuerySlots)
-        mbarrier_arrive(&shared.item_empty[(n - Layout::kQuerySlots - 1) % kItemRing]);
       if (flags & kStageEnd) {
         if (lane == 0) mbarrier_arrive(&shared.q_full[slot]);
         break;

@@ -63,7 +63,7 @@ __device__ __forceinline__ void init_barriers(SharedLayout<D>& shared) {
     mbarrier_init(&shared.meta_full[i], 1);
     mbarrier_init(&shared.meta_empty[i], 1);
   }
-  for (int i = 0; i < kItemRing; ++i) mbarrier_init(&shared.item_empty[i], 1);
+  for (int i = 0; i < kItemRing; ++i) mbarrier_init(&shared.item_empty[i], kConsumerWarps);
   mbarrier_init_fence();
 }
 

@@ -114,6 +114,12 @@ __device__ __forceinline__ void pin(float (&r)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(r[i])::"memory");
 }
 
+/// What follows starts after `x`, a number that is never negative, is known. The assembler would otherwise hoist a wait
+/// for asynchronous products over the independent arithmetic that is meant to run beside them.
+__device__ __forceinline__ void hold_until(float x) {
+  asm volatile("{\n.reg .pred never;\nsetp.lt.f32 never, %0, 0f00000000;\n@never nanosleep.u32 0;\n}\n" ::"f"(x) : "memory");
+}
+
 // Operand lists of 32 and 64 accumulator registers.
 #define PREFILL_ACC8(d, i) \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
