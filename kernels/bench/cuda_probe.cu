@@ -86,7 +86,21 @@ __global__ void reference(QkvView x, PlanView plan, const RouteView* heads, cons
     return s * x.scale;
   };
   const int64_t at = int64_t(h) * n + i;
+  // pooled blocks wholly before the row none of whose tiles are selected
+  const int64_t blocks = plan.pooled_k && route.kind == 2 ? i / plan.q_tile * plan.q_tile / plan.pooled_block : 0,
+                all_blocks = plan.pooled_k ? (n + plan.pooled_block - 1) / plan.pooled_block : 0;
+  const T* pk = static_cast<const T*>(plan.pooled_k) + kv * all_blocks * D;
+  const T* pv = static_cast<const T*>(plan.pooled_v) + kv * all_blocks * D;
+  auto pooled_visible = [&](int b) {
+    const int per = plan.pooled_block / plan.k_tile;
+    for (int t = b * per; t < (b + 1) * per; ++t)
+      if (dense.tiles[(route.index * plan.rows + i / plan.q_tile) * dense.key_tiles + t]) return false;
+    return true;
+  };
+  const float bias = plan.pooled_k ? logf(float(plan.pooled_block)) : 0.f;
   float top = -INFINITY;
+  for (int b = 0; b < blocks; ++b)
+    if (pooled_visible(b)) top = fmaxf(top, logit(pk + b * D) + bias);
   for (int j = 0; j < n; ++j)
     if (visible(j)) top = fmaxf(top, logit(k + j * x.k_row_stride));
   if (plan.resume_max) top = fmaxf(top, plan.resume_max[at]);
@@ -96,6 +110,12 @@ __global__ void reference(QkvView x, PlanView plan, const RouteView* heads, cons
     sum = f * plan.resume_sum[at];
     for (int d = 0; d < D / 32; ++d) acc[d] = f * plan.resume_acc[at * D + lane + 32 * d];
   }
+  for (int b = 0; b < blocks; ++b)
+    if (pooled_visible(b)) {
+      const double w = exp(double(logit(pk + b * D) + bias) - top);
+      sum += w;
+      for (int d = 0; d < D / 32; ++d) acc[d] += w * double(float(pv[b * D + lane + 32 * d]));
+    }
   for (int j = 0; j < n; ++j)
     if (visible(j)) {
       const double w = exp(double(logit(k + j * x.k_row_stride)) - top);
@@ -139,7 +159,8 @@ struct Case {
   double density = 0.2;
   char routes = 'p';  // p: one pattern per query head, g: per group, d: dense, m: mixed with windows
   bool columns = false, resume = false, state_out = false, strided = false;
-  int col_rows = 1;
+  int col_rows = 1, pooled_block = 0;
+  double column_density = 0.15;
 };
 
 struct HostPlan {
@@ -150,6 +171,7 @@ struct HostPlan {
   int64_t rows = 0, key_tiles = 0, groups = 0, capacity = 0, col_capacity = 0;
   int patterns = 0;
   double selected = 0, causal = 0;  // tiles over all query heads
+  double column_pairs = 0;          // over all patterns
 };
 
 HostPlan make_plan(const Case& c, uint32_t seed, bool bitmap) {
@@ -214,7 +236,7 @@ HostPlan make_plan(const Case& c, uint32_t seed, bool bitmap) {
   if (c.columns) {
     h.groups = (h.rows + c.col_rows - 1) / c.col_rows;
     std::vector<std::vector<int>> cols;
-    h.columns.assign(h.patterns * h.groups * c.n, 0);
+    if (bitmap) h.columns.assign(h.patterns * h.groups * c.n, 0);
     for (int p = 0; p < h.patterns; ++p)
       for (int64_t g = 0; g < h.groups; ++g) {
         std::vector<int> list;
@@ -222,10 +244,13 @@ HostPlan make_plan(const Case& c, uint32_t seed, bool bitmap) {
           bool inside = false;
           for (int64_t r = g * c.col_rows; r < std::min(h.rows, (g + 1) * c.col_rows); ++r)
             inside = inside || std::binary_search(all[p * h.rows + r].begin(), all[p * h.rows + r].end(), j / c.k_tile);
-          if (!inside && rng() % 100 < 15) list.push_back(j), h.columns[(p * h.groups + g) * c.n + j] = 1;
+          if (inside || rng() % 1000 >= 1000 * c.column_density) continue;
+          list.push_back(j);
+          if (bitmap) h.columns[(p * h.groups + g) * c.n + j] = 1;
         }
+        h.column_pairs += double(list.size()) * double(std::min<int64_t>(c.n, (g + 1) * c.col_rows * c.q_tile) - g * c.col_rows * c.q_tile);
         cols.push_back(list);
-        }
+      }
     std::vector<int64_t> sum(h.patterns, 0);
     for (int p = 0; p < h.patterns; ++p)
       for (int64_t g = 0; g < h.groups; ++g) sum[p] += cols[p * h.groups + g].size();
@@ -332,6 +357,14 @@ bool check(const Case& c, uint32_t seed) {
     fill_noise<<<512, 256>>>(ra.p, count, seed + 9, 2.f);
     plan.resume_max = rm.p, plan.resume_sum = rs.p, plan.resume_acc = ra.p;
   }
+  Device<T> pooled_k, pooled_v;
+  if (c.pooled_block) {
+    const size_t size = size_t(c.kv_heads) * ((c.n + c.pooled_block - 1) / c.pooled_block) * c.dim;
+    pooled_k = Device<T>(size), pooled_v = Device<T>(size);
+    fill_noise<<<512, 256>>>(pooled_k.p, size, seed + 3, 0.7f);
+    fill_noise<<<512, 256>>>(pooled_v.p, size, seed + 4, 1.f);
+    plan.pooled_k = pooled_k.p, plan.pooled_v = pooled_v.p, plan.pooled_block = c.pooled_block;
+  }
   const Dense dense{d.tiles.p, c.columns ? d.columns.p : nullptr, h.key_tiles, h.groups};
   const int blocks = int((rows + 7) / 8);
   if (c.dim == 128)
@@ -422,6 +455,13 @@ bool check_all() {
       {"strided f16", 8, 2, 128, 1111, true, 128, 128, 0.4, 'm', false, false, false, true},
       {"resume", 4, 2, 128, 1500, false, 128, 128, 0.3, 'p', false, true, true},
       {"resume without diagonal", 4, 2, 64, 1500, false, 128, 64, 0.0, 'p', false, true, true},
+      {"columns 128x128, groups of 4 rows", 4, 2, 128, 2300, false, 128, 128, 0.1, 'p', true, false, false, false, 4},
+      {"columns 64x64 own rows", 4, 2, 128, 1500, false, 64, 64, 0.1, 'p', true, false, true},
+      {"columns 64x64 packed f16", 6, 2, 64, 1400, true, 64, 64, 0.1, 'g', true, false, false, true, 2},
+      {"columns without tiles, resumed", 4, 2, 64, 1400, false, 128, 128, 0.0, 'p', true, true, false, false, 1},
+      {"pooled 128", 4, 2, 128, 2500, false, 128, 128, 0.2, 'p', false, false, false, false, 1, 128},
+      {"pooled 64 of many blocks", 2, 1, 64, 9000, false, 64, 64, 0.1, 'p', false, false, true, false, 1, 64},
+      {"pooled 128 packed 32x64", 8, 2, 128, 1800, false, 32, 64, 0.1, 'g', true, false, false, true, 4, 128},
       {"state out f16", 4, 1, 64, 900, true, 64, 64, 0.4, 'p', false, false, true},
   };
   bool ok = true;
@@ -453,7 +493,8 @@ void bench(const Case& c, int repeats) {
     if (i >= 2) ms.push_back(t);
   }
   std::sort(ms.begin(), ms.end());
-  const double flops = 4. * c.dim * c.q_heads * (double(c.n) * (c.n + 1) / 2) * (h.selected / h.causal);
+  const double flops = 4. * c.dim * (c.q_heads * (double(c.n) * (c.n + 1) / 2) * (h.selected / h.causal) +
+                                     h.column_pairs * c.q_heads / h.patterns);
   const float mid = ms[ms.size() / 2];
   std::printf("{\"name\": \"%s\", \"n\": %d, \"dim\": %d, \"q_tile\": %d, \"k_tile\": %d, \"routes\": \"%c\", \"density\": %.4f, \"ms\": %.4f, "
               "\"ms_min\": %.4f, \"ms_max\": %.4f, \"tflops\": %.1f}\n",
@@ -479,6 +520,13 @@ int main(int argc, char** argv) {
       if (density == 0.1) {
         cases.push_back({"group", 32, 8, 128, n, false, 64, 64, density, 'g'});
         cases.push_back({"head", 32, 8, 128, n, false, 64, 64, density, 'p'});
+      }
+    }
+    if (n == 32768) {  // single keys, a tenth of all, lists shared by 16 rows of 128 and by one row
+      for (int group : {16, 1}) {
+        Case columns{"columns", 32, 8, 128, n, false, 128, 128, 0.0, 'g', true};
+        columns.col_rows = group, columns.column_density = 0.1;
+        cases.push_back(columns);
       }
     }
     cases.push_back({"dense", 32, 8, 64, n, false, 128, 128, 1.0, 'd'});

@@ -45,15 +45,33 @@ Result attend_cuda(const QkvView& qkv, const PlanView& plan, const OutView& out,
   p.result = out;
   p.write_out = out.out != nullptr;
   p.next_item = static_cast<int*>(workspace);
-  struct { CUtensorMap* map; const void* base; int heads; int64_t row, head; int box; bool used; } maps[] = {
-      {&p.q, qkv.q, qkv.q_heads, qkv.q_row_stride, qkv.q_head_stride, p.row_box, true},
-      {&p.k, qkv.k, qkv.kv_heads, qkv.k_row_stride, qkv.k_head_stride, p.key_box, true},
-      {&p.v, qkv.v, qkv.kv_heads, qkv.v_row_stride, qkv.v_head_stride, p.key_box, true},
-      {&p.out, out.out, qkv.q_heads, out.out_row_stride, out.out_head_stride, p.row_box, p.write_out},
+  p.has_columns = plan.col_ptr != nullptr;
+  p.has_pooled = plan.pooled_k != nullptr;
+  const int64_t d = qkv.head_dim;
+  if (p.has_pooled) {
+    p.pooled_blocks = static_cast<int>((qkv.seq_len + plan.pooled_block - 1) / plan.pooled_block);
+    p.pooled_bias = std::log(static_cast<float>(plan.pooled_block)) / qkv.scale;
+  }
+  struct {
+    CUtensorMap* map;
+    const void* base;
+    int heads;
+    int64_t rows, row, head;
+    int box;
+    bool used;
+  } const maps[] = {
+      {&p.q, qkv.q, qkv.q_heads, n, qkv.q_row_stride, qkv.q_head_stride, p.row_box, true},
+      {&p.out, out.out, qkv.q_heads, n, out.out_row_stride, out.out_head_stride, p.row_box, p.write_out},
+      {&p.k[kMapTile], qkv.k, qkv.kv_heads, n, qkv.k_row_stride, qkv.k_head_stride, p.key_box, true},
+      {&p.v[kMapTile], qkv.v, qkv.kv_heads, n, qkv.v_row_stride, qkv.v_head_stride, p.key_box, true},
+      {&p.k[kMapRow], qkv.k, qkv.kv_heads, n, qkv.k_row_stride, qkv.k_head_stride, 1, p.has_columns},
+      {&p.v[kMapRow], qkv.v, qkv.kv_heads, n, qkv.v_row_stride, qkv.v_head_stride, 1, p.has_columns},
+      {&p.k[kMapPooled], plan.pooled_k, qkv.kv_heads, p.pooled_blocks, d, d * p.pooled_blocks, 128, p.has_pooled},
+      {&p.v[kMapPooled], plan.pooled_v, qkv.kv_heads, p.pooled_blocks, d, d * p.pooled_blocks, 128, p.has_pooled},
   };
   for (const auto& m : maps) {
     if (!m.used) continue;
-    if (Result r = make_tensor_map(*m.map, m.base, qkv.dtype, qkv.head_dim, n, m.heads, m.row, m.head, m.box);
+    if (Result r = make_tensor_map(*m.map, m.base, qkv.dtype, qkv.head_dim, m.rows, m.heads, m.row, m.head, m.box);
         r.status != Status::ok)
       return r;
   }

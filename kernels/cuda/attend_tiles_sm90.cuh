@@ -71,25 +71,44 @@ __device__ __forceinline__ void load_state(Consumer<D, T>& c, const AttendParams
   }
 }
 
-/// Hidden keys get a score of minus infinity. `start` holds the first key of every box of the stage.
+/// Hidden keys get a score of minus infinity.
 template <int D, class T>
 __device__ __forceinline__ void mask_scores(Consumer<D, T>& c, const AttendParams& p, const StageMeta& meta, int wg,
                                             const ItemInfo& item, int lane) {
-  const int* start = meta.key_start + wg * 8;
-  auto for_each_key = [&](auto&& visible) {
+  const int kind = meta.flags & kStageKinds;
+  if (kind == kStagePooled) {
+    const int* at = meta.at + wg * 8;
 #pragma unroll
-    for (int j = 0; j < 16; ++j) {
-      const int key = start[(8 * j) >> p.key_box_shift] + ((8 * j) & (p.key_box - 1)) + 2 * (lane & 3);
+    for (int w = 0; w < 4; ++w) {  // 32 blocks each
+      const int valid = at[5] - at[4] - 32 * w;
+      unsigned hidden = at[w] | (valid <= 0 ? ~0u : valid >= 32 ? 0u : ~0u << valid);
+      hidden >>= 2 * (lane & 3);
 #pragma unroll
-      for (int e = 0; e < 4; ++e)
-        if (!visible(c.q_pos[e >> 1], key + (e & 1))) c.s[4 * j + e] = -INFINITY;
+      for (int i = 0; i < 16; ++i) {
+        float& x = c.s[16 * w + i];
+        x = hidden & (1u << (8 * (i / 4) + (i & 1))) ? -INFINITY : x + p.pooled_bias;
+      }
     }
-  };
-  if ((meta.flags & kStageModes) == kStageCausal) {
-    for_each_key([](int q, int k) { return k <= q; });
-  } else {
-    const int sink = item.sink, local = item.local, last_start = item.last_start;
-    for_each_key([=](int q, int k) { return k <= q && (k < sink || q - k < local || q >= last_start); });
+    return;
+  }
+  // hidden: past the row's limit, or in the gap between sink and window
+  int limit[2], gap[2], gap_start = 0;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    limit[r] = kind == kStageColumns ? meta.at[1] - 1 : c.q_pos[r];
+    gap_start = item.sink;
+    gap[r] = kind == kStageColumns || c.q_pos[r] >= item.last_start ? 0 : max(0, c.q_pos[r] - item.local + 1 - item.sink);
+  }
+#pragma unroll
+  for (int j = 0; j < 16; ++j) {
+    const int start = kind == kStageColumns ? 8 * j
+                                            : meta.at[wg * 8 + ((8 * j) >> p.key_box_shift)] + ((8 * j) & (p.key_box - 1));
+    const int key = start + 2 * (lane & 3);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int k = key + (e & 1), r = e >> 1;
+      if (k > limit[r] || unsigned(k - gap_start) < unsigned(gap[r])) c.s[4 * j + e] = -INFINITY;
+    }
   }
 }
 

@@ -5,60 +5,9 @@
 #include "kernels/cuda/attend_params.h"
 #include "kernels/cuda/key_cursor.cuh"
 #include "kernels/cuda/shared_layout_sm90.cuh"
+#include "kernels/cuda/work_item.cuh"
 
 namespace prefill::kernels::cuda {
-
-/// A work item as the producer sees it; the same in all lanes.
-struct Item {
-  int unit, kind;
-  int first[2], last[2];  ///< first and last query of each warpgroup; last < first: it has no rows
-  int rows[2];            ///< plan row of each warpgroup
-};
-
-/// Decodes work item `n` and publishes what loader and consumers need.
-__device__ __forceinline__ Item decode_item(const AttendParams& p, int n, ItemInfo& info, int lane) {
-  const WorkList& w = p.work;
-  int section = 0;
-  while (n >= w.section_item[section + 1]) ++section;
-  const int slots = w.section_slot[section + 1] - w.section_slot[section], local = n - w.section_item[section];
-  const int tile = w.tiles - 1 - local / slots;
-  const Slot slot = w.slots[w.section_slot[section] + local % slots];
-  const Unit& unit = w.units[slot.unit];
-  Item item;
-  item.unit = slot.unit, item.kind = unit.kind;
-  const int rows = 128 / unit.pack;  // queries per head
-  const int base = tile * 128 + slot.part * rows;
-  if (lane < 16) {
-    int my_head = -1, my_query = 0;
-    int row = (lane >> 3) * 64 + (lane & 7) * p.row_box;  // in the packed tile
-    if ((lane & 7) * p.row_box < 64) {
-      int which = row / rows;
-      if (which < unit.count) my_head = unit.heads[which];
-      my_query = base + row % rows;
-      if (my_query >= p.seq_len) my_head = -1;
-    }
-    info.head[lane] = my_head;
-    info.query[lane] = my_query;
-  }
-#pragma unroll
-  for (int wg = 0; wg < 2; ++wg) {
-    item.first[wg] = base + (unit.pack == 1 ? 64 * wg : 0);
-    bool used = (64 * wg) / rows < unit.count && item.first[wg] < p.seq_len;
-    item.last[wg] = used ? min(p.seq_len, item.first[wg] + min(rows, 64)) - 1 : item.first[wg] - 1;
-    item.rows[wg] = item.first[wg] / p.plan.q_tile;
-  }
-  if (lane == 0) {
-    info.valid = 1;
-    info.kv_head = unit.kv_head;
-    if (unit.kind == 1) {
-      const WindowView& window = p.windows[unit.index];
-      info.sink = int(min(window.sink, int64_t(p.seq_len)));
-      info.local = int(min(window.local, int64_t(p.seq_len)));
-      info.last_start = int(max(int64_t(0), p.seq_len - window.last));
-    }
-  }
-  return item;
-}
 
 template <int D>
 struct Planner {
@@ -67,30 +16,40 @@ struct Planner {
   Layout& shared;
   const int lane;
   uint32_t stage = 0;
-  int extra = 0;  // flags of the next stage
+  bool held = false, first = true;  // the newest stage is held back until it is known whether it is the item's last
+  int held_at = 0, held_flags = 0;
 
-  /// Lane i < 16 brings key_start[i].
-  __device__ __forceinline__ void push(int key_start, int flags) {
-    const uint32_t at = stage % kMetaRing;
-    mbarrier_wait(&shared.meta_empty[at], ((stage / kMetaRing) & 1) ^ 1);
-    StageMeta& meta = shared.meta[at];
-    if (lane < 16) meta.key_start[lane] = key_start;
-    if (lane == 0) meta.flags = flags | extra;
-    extra = 0;
+  /// Lane i < 16 brings StageMeta::at[i].
+  __device__ __forceinline__ void push(int at, int flags) {
+    if (held) emit(0);
+    held = true, held_at = at, held_flags = flags;
+  }
+  __device__ __forceinline__ void finish_item() {
+    if (!held) push(kNever, kStageTiles | kStageSkip | kStageSkip << 1);  // no keys at all
+    emit(kStageLast);
+    held = false, first = true;
+  }
+  __device__ __forceinline__ void emit(int more) {
+    const uint32_t ring = stage % kMetaRing;
+    mbarrier_wait(&shared.meta_empty[ring], ((stage / kMetaRing) & 1) ^ 1);
+    StageMeta& meta = shared.meta[ring];
+    if (lane < 16) meta.at[lane] = held_at;
+    if (lane == 0) meta.flags = held_flags | more | (first ? kStageFirst : 0);
+    first = false;
     __syncwarp();
-    if (lane == 0) mbarrier_arrive(&shared.meta_full[at]);
+    if (lane == 0) mbarrier_arrive(&shared.meta_full[ring]);
     ++stage;
   }
 
   /// All key tiles of an item.
   __device__ __forceinline__ void tiles(const Item& item, const ItemInfo& info) {
-    const Unit& unit = p.work.units[item.unit];
+    if (item.last[0] < item.first[0] && item.last[1] < item.first[1]) return;  // past the end of the sequence
     const bool one_list = item.kind != 2 || item.rows[0] == item.rows[1] || item.last[1] < item.first[1];
     const int last_query = max(item.last[0], item.last[1]);
     KeyCursor a, b;
     if (item.kind == 2) {
-      const int32_t* ptr = p.plan.tile_ptr + unit.index * p.plan.tile_ptr_stride;
-      const int32_t* ids = p.plan.tile_idx + unit.index * p.plan.tile_idx_stride;
+      const int32_t* ptr = p.plan.tile_ptr + item.index * p.plan.tile_ptr_stride;
+      const int32_t* ids = p.plan.tile_idx + item.index * p.plan.tile_idx_stride;
       const int row = item.rows[0];
       a.start_list(ids, ptr[row], ptr[row + 1], p.boxes_per_tile, (one_list ? last_query : item.last[0]) >> p.key_box_shift,
                    lane);
@@ -105,9 +64,9 @@ struct Planner {
       }
       a.start_ranges(sink_end, local_begin, end);
     }
-    const int mode = item.kind == 1 ? kStageWindow : kStageCausal;
+    const bool window = item.kind == 1;
     const int boxes = kStageKeys >> p.key_box_shift;
-    do {
+    while (a.box >= 0 || (!one_list && b.box >= 0)) {
       int key_start = kNever;
       bool any[2] = {false, false}, mask[2] = {false, false};
       for (int i = 0; i < boxes; ++i) {
@@ -118,7 +77,7 @@ struct Planner {
           bool mine = box >= 0 && item.last[wg] >= item.first[wg] && start <= item.last[wg] &&
                       (one_list || (wg == 0 ? a.box : b.box) == box);
           bool whole = start + p.key_box - 1 <= item.first[wg];
-          if (mode == kStageWindow)
+          if (window)
             whole = whole && (start + p.key_box <= info.sink || item.last[wg] - start < info.local ||
                               item.first[wg] >= info.last_start);
           any[wg] = any[wg] || mine;
@@ -131,12 +90,87 @@ struct Planner {
           if (step_b) b.step(lane);
         }
       }
-      const bool last = a.box < 0 && (one_list || b.box < 0);
-      int flags = mode | (last ? kStageLast : 0);
+      push(key_start, kStageTiles | skip_and_mask(any, mask));
+    }
+  }
+
+  __device__ __forceinline__ static int skip_and_mask(const bool (&any)[2], const bool (&mask)[2]) {
+    return (any[0] ? 0 : kStageSkip) | (any[1] ? 0 : kStageSkip << 1) | (mask[0] ? kStageMask : 0) |
+           (mask[1] ? kStageMask << 1 : 0);
+  }
+
+  /// Single keys of the rows' column lists. Two halves with lists of their own take turns.
+  __device__ __forceinline__ void columns(const Item& item) {
+    const int32_t* ptr = p.plan.col_ptr + item.index * p.plan.col_ptr_stride;
+    int at[2], end[2];
 #pragma unroll
-      for (int wg = 0; wg < 2; ++wg) flags |= (any[wg] ? 0 : kStageSkip << wg) | (mask[wg] ? kStageMask << wg : 0);
-      push(key_start, flags);
-    } while (a.box >= 0 || (!one_list && b.box >= 0));
+    for (int wg = 0; wg < 2; ++wg) {
+      const int group = item.rows[wg] / p.plan.col_rows;
+      const bool used = item.last[wg] >= item.first[wg];
+      at[wg] = used ? ptr[group] : 0, end[wg] = used ? ptr[group + 1] : 0;
+    }
+    const bool shared_list = at[0] == at[1] && end[0] == end[1];
+    while (at[0] < end[0] || at[1] < end[1]) {
+#pragma unroll
+      for (int wg = 0; wg < 2; ++wg) {
+        if (at[wg] >= end[wg] || (shared_list && wg == 1)) continue;
+        const int count = min(kStageKeys, end[wg] - at[wg]);
+        const bool any[2] = {shared_list || wg == 0, shared_list || wg == 1}, mask[2] = {count < kStageKeys, count < kStageKeys};
+        push(lane == 0 ? at[wg] : count, kStageColumns | skip_and_mask(any, mask));
+        at[wg] += count;
+        if (shared_list) at[1] = at[0];
+      }
+    }
+  }
+
+  /// Means of the blocks that lie wholly before a row and share no key with its tiles.
+  __device__ __forceinline__ void pooled(const Item& item) {
+    const int32_t* ptr = p.plan.tile_ptr + item.index * p.plan.tile_ptr_stride;
+    const int32_t* ids = p.plan.tile_idx + item.index * p.plan.tile_idx_stride;
+    int begin[2], end[2], blocks[2];
+#pragma unroll
+    for (int wg = 0; wg < 2; ++wg) {
+      const bool used = item.last[wg] >= item.first[wg];
+      begin[wg] = used ? ptr[item.rows[wg]] : 0, end[wg] = used ? ptr[item.rows[wg] + 1] : 0;
+      blocks[wg] = used ? int(int64_t(item.rows[wg]) * p.plan.q_tile / p.plan.pooled_block) : 0;
+    }
+    for (int start = 0; start < max(blocks[0], blocks[1]); start += kStageKeys) {
+      bool any[2];
+      int mine = 0;
+#pragma unroll
+      for (int wg = 0; wg < 2; ++wg) {
+        unsigned hidden[4] = {0, 0, 0, 0};
+        // the list ascends: skip what lies before the stage's first block
+        int low = begin[wg], high = end[wg];
+        while (low < high) {
+          const int middle = (low + high) / 2;
+          if (int64_t(ids[middle]) * p.plan.k_tile / p.plan.pooled_block < start)
+            low = middle + 1;
+          else
+            high = middle;
+        }
+        for (bool more = true; more && low < end[wg]; low += 32) {
+          int block = kStageKeys;
+          if (low + lane < end[wg]) block = int(int64_t(ids[low + lane]) * p.plan.k_tile / p.plan.pooled_block) - start;
+#pragma unroll
+          for (int w = 0; w < 4; ++w) hidden[w] |= block >> 5 == w ? 1u << (block & 31) : 0u;
+          more = __all_sync(0xffffffffu, block < kStageKeys);
+        }
+        int count = 0;
+#pragma unroll
+        for (int w = 0; w < 4; ++w) {
+          hidden[w] = __reduce_or_sync(0xffffffffu, hidden[w]);
+          const int valid = min(32, max(0, blocks[wg] - start - 32 * w));
+          count += valid - __popc(hidden[w] & (valid == 32 ? ~0u : (1u << valid) - 1));
+          if (lane == wg * 8 + w) mine = int(hidden[w]);
+        }
+        any[wg] = count > 0;
+        if (lane == wg * 8 + 4) mine = start;
+        if (lane == wg * 8 + 5) mine = blocks[wg];
+      }
+      const bool mask[2] = {true, true};
+      if (any[0] || any[1]) push(mine, kStagePooled | skip_and_mask(any, mask));
+    }
   }
 };
 
@@ -151,15 +185,19 @@ __device__ __forceinline__ void plan_items(const AttendParams& p, SharedLayout<D
     if (lane == 0 && item_id < p.work.items) next = atomicAdd(p.next_item, 1) + gridDim.x;
     mbarrier_wait(&shared.item_empty[n % kItemRing], ((n / kItemRing) & 1) ^ 1);
     ItemInfo& info = shared.items[n % kItemRing];
-    planner.extra = kStageFirst;
     if (item_id >= p.work.items) {
       if (lane == 0) info.valid = 0;
+      __syncwarp();
       planner.push(kNever, kStageEnd);
+      planner.finish_item();
       break;
     }
     const Item item = decode_item(p, item_id, info, lane);
     __syncwarp();
     planner.tiles(item, info);
+    if (item.kind == 2 && p.has_pooled) planner.pooled(item);
+    if (item.kind == 2 && p.has_columns) planner.columns(item);
+    planner.finish_item();
     item_id = __shfl_sync(0xffffffffu, next, 0);
   }
 }
@@ -172,20 +210,32 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
   const int lane = threadIdx.x & 31;
   if (lane == 0) {
     prefetch_tensor_map(&p.q);
-    prefetch_tensor_map(&p.k);
-    prefetch_tensor_map(&p.v);
+    for (int i = 0; i < kMaps; ++i) {
+      prefetch_tensor_map(&p.k[i]);
+      prefetch_tensor_map(&p.v[i]);
+    }
   }
-  int kv_head = 0, value_row = 0;
+  int kv_head = 0, flags_before = 0;
+  int rows[4], rows_before[4];  // where this lane's boxes begin
+  int64_t columns = 0;
   bool value_due = false;
   uint32_t items = 0;
   // a box outside the tensor loads as zeros: padding costs no memory traffic
-  auto load_boxes = [&](const CUtensorMap* map, uint8_t* tile, uint64_t* bar, int row) {
+  auto load_keys = [&](const CUtensorMap* maps, uint8_t* tile, uint64_t* bar, const int(&row)[4], int flags) {
     if (lane == 0) mbarrier_arrive_expect(bar, Layout::kStageBytes);
     __syncwarp();
-    if (lane < kStageKeys >> p.key_box_shift) {
+    const int kind = flags & kStageKinds, count = kind == kStageTiles ? kStageKeys >> p.key_box_shift : kind == kStagePooled;
+    if (kind == kStageColumns) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int half = 0; half < D / 64; ++half)
+          tma_load(tile + half * (kStageKeys * 128) + (i * 32 + lane) * 128, &maps[kMapRow], bar, half * 64, row[i], kv_head);
+    } else if (lane < count) {
 #pragma unroll
       for (int half = 0; half < D / 64; ++half)
-        tma_load(tile + half * (kStageKeys * 128) + lane * p.key_box * 128, map, bar, half * 64, row, kv_head);
+        tma_load(tile + half * (kStageKeys * 128) + lane * p.key_box * 128, &maps[kind == kStagePooled ? kMapPooled : kMapTile],
+                 bar, half * 64, row[0], kv_head);
     }
   };
   // V of a stage is needed one step later than its K
@@ -194,14 +244,13 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
     value_due = false;
     const uint32_t at = s % kStages;
     mbarrier_wait(&shared.v_empty[at], ((s / kStages) & 1) ^ 1);
-    load_boxes(&p.v, shared.v + at * Layout::kStageBytes, &shared.v_full[at], value_row);
+    load_keys(p.v, shared.v + at * Layout::kStageBytes, &shared.v_full[at], rows_before, flags_before);
   };
   for (uint32_t stage = 0;; ++stage) {
     const uint32_t ring = stage % kMetaRing, at = stage % kStages;
     mbarrier_wait(&shared.meta_full[ring], (stage / kMetaRing) & 1);
     const StageMeta& meta = shared.meta[ring];
     const int flags = meta.flags;
-    const int row = lane < 8 ? min(meta.key_start[lane], meta.key_start[lane + 8]) : 0;
     if (flags & kStageFirst) {
       const uint32_t n = items++, slot = n % Layout::kQuerySlots;
       mbarrier_wait(&shared.q_empty[slot], ((n / Layout::kQuerySlots) & 1) ^ 1);
@@ -212,6 +261,7 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
       const ItemInfo& info = shared.items[n % kItemRing];
       const int head = lane < 16 ? info.head[lane] : -1, query = lane < 16 ? info.query[lane] : 0;
       kv_head = info.kv_head;
+      columns = info.columns;
       const unsigned loads = __ballot_sync(0xffffffffu, head >= 0);
       if (lane == 0) mbarrier_arrive_expect(&shared.q_full[slot], __popc(loads) * p.row_box * D * 2);
       __syncwarp();
@@ -222,12 +272,24 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
           tma_load(tile + half * (64 * 128), &p.q, &shared.q_full[slot], half * 64, query, head);
       }
     }
+    // the column numbers arrive while the slot is still in use
+    if ((flags & kStageKinds) == kStageColumns) {
+      const int32_t* list = p.plan.col_idx + columns + meta.at[0];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) rows[i] = i * 32 + lane < meta.at[1] ? list[i * 32 + lane] : kNever;
+    } else if ((flags & kStageKinds) == kStagePooled) {
+      rows[0] = meta.at[4];
+    } else {
+      rows[0] = min(meta.at[lane & 7], meta.at[(lane & 7) + 8]);
+    }
     mbarrier_wait(&shared.k_empty[at], ((stage / kStages) & 1) ^ 1);
     // every consumer has released the keys of stage - kStages, so it has masked those of the stage before
     if (lane == 0 && stage > kStages) mbarrier_arrive(&shared.meta_empty[(stage - kStages - 1) % kMetaRing]);
-    load_boxes(&p.k, shared.k + at * Layout::kStageBytes, &shared.k_full[at], row);
+    load_keys(p.k, shared.k + at * Layout::kStageBytes, &shared.k_full[at], rows, flags);
     load_due_values(stage - 1);
-    value_row = row, value_due = true;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) rows_before[i] = rows[i];
+    flags_before = flags, value_due = true;
     if (flags & kStageLast) load_due_values(stage);
   }
 }

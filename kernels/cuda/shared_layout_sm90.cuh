@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/sm90_primitives.cuh"
+#include "kernels/cuda/work_item.cuh"
 
 namespace prefill::kernels::cuda {
 
@@ -15,22 +16,20 @@ constexpr int kMetaRing = 12;          ///< stages the planner may be ahead by, 
 constexpr int kItemRing = 6;
 
 // StageMeta::flags
-constexpr int kStageModes = 3, kStageCausal = 0, kStageWindow = 1, kStagePooled = 2;
+constexpr int kStageKinds = 3, kStageTiles = 0, kStageColumns = 1, kStagePooled = 2;
 constexpr int kStageLast = 4;          ///< last stage of its item
 constexpr int kStageFirst = 128;       ///< first stage of its item
 constexpr int kStageEnd = 256;         ///< no more work
 constexpr int kStageSkip = 8;          ///< << warpgroup: nothing here for it
 constexpr int kStageMask = 32;         ///< << warpgroup: some keys are hidden from some of its rows
 
+/// `at` by kind of stage:
+///   tiles    [warpgroup][box] position of the box's first key, kNever if it is not for that warpgroup
+///   columns  [0] offset into the pattern's col_idx, [1] number of columns
+///   pooled   [8 warpgroup + 0..3] blocks that are hidden, one bit each, [4] first block, [5] end of the visible blocks
 struct StageMeta {
-  int key_start[16];  ///< [warpgroup][box]: position of the box's first key, kNever if not for that warpgroup
+  int at[16];
   int flags;
-};
-struct ItemInfo {
-  int valid;                     ///< 0: no more work
-  int kv_head;
-  int head[16], query[16];       ///< [warpgroup][box of row_box rows]: head (-1: none), first query
-  int sink, local, last_start;   ///< window routes
 };
 
 template <int D>
