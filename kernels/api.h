@@ -86,10 +86,14 @@ Result pool_mean_cpu(const void* x, Dtype, int heads, int64_t seq_len, int dim, 
 // CUDA (kernels/cuda). Tensors and index arrays are device pointers of the current device; heads, windows and
 // want_tile_mean stay host memory and may be freed on return. Everything is enqueued on `stream` (a cudaStream_t);
 // nothing synchronises.
+/// Whether the current device computes this; `why` says what it does not. Looks at shapes and routes only.
+Result attend_cuda_supports(const QkvView&, const PlanView&, const OutView&);
+/// "sm90a", "sm80": the kernels the current device runs.
+const char* attend_cuda_isa();
 /// Bytes of device scratch memory one call needs.
 size_t attend_cuda_workspace(const QkvView&, const PlanView&, const OutView&);
 /// Attention over a plan. bf16 and f16, head_dim 64 and 128, tensor bases and strides multiples of 16 bytes.
-/// workspace: attend_cuda_workspace() bytes, 16-byte aligned, not shared with work of other streams.
+/// tile_mean needs lse. workspace: attend_cuda_workspace() bytes, 16-byte aligned, not shared with work of other streams.
 Result attend_cuda(const QkvView&, const PlanView&, const OutView&, void* workspace, void* stream);
 
 }  // namespace prefill::kernels

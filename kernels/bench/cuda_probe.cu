@@ -1,7 +1,7 @@
 // Checks and times the CUDA attention kernels with nothing but the CUDA runtime: no Torch, no Google Benchmark, so
 // that one small binary can be copied to a GPU machine. Random plans are compared with a brute-force kernel that
 // reads a dense tile bitmap; then dense and random sparse plans are timed.
-//   cuda_probe check            small shapes, exit status 1 on a mismatch
+//   cuda_probe check            small shapes; exit status 1 on a mismatch, 77 without a GPU
 //   cuda_probe bench [FILTER]   one JSON object per line
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -506,6 +506,11 @@ void bench(const Case& c, int repeats) {
 
 int main(int argc, char** argv) {
   const std::string verb = argc > 1 ? argv[1] : "check";
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+    std::printf("no CUDA device: skipped\n");
+    return 77;
+  }
   if (verb == "check") return check_all() ? 0 : 1;
   const std::string filter = argc > 2 ? argv[2] : "";
   std::vector<Case> cases;

@@ -3,8 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <utility>
 
 #include "kernels/api.h"
+#include "kernels/cuda/attend_mma.h"
 #include "kernels/cuda/attend_sm90.h"
 #include "kernels/cuda/tensor_maps.h"
 #include "kernels/cuda/work_list.h"
@@ -17,41 +22,52 @@ Result from_cuda(cudaError_t rc) {
   return {rc == cudaErrorMemoryAllocation ? Status::out_of_memory : Status::device_error, cudaGetErrorString(rc)};
 }
 
-}  // namespace
+struct Chip {
+  cudaError_t error = cudaSuccess;
+  int multiprocessors = 0, capability = 0;  ///< 80, 90, ...
+};
+Chip current_chip() {
+  Chip chip;
+  int device = 0, major = 0, minor = 0;
+  chip.error = cudaGetDevice(&device);
+  for (auto [value, attribute] : {std::pair{&chip.multiprocessors, cudaDevAttrMultiProcessorCount},
+                                  {&major, cudaDevAttrComputeCapabilityMajor},
+                                  {&minor, cudaDevAttrComputeCapabilityMinor}})
+    if (chip.error == cudaSuccess) chip.error = cudaDeviceGetAttribute(value, attribute, device);
+  chip.capability = 10 * major + minor;
+  return chip;
+}
 
-size_t attend_cuda_workspace(const QkvView&, const PlanView&, const OutView&) { return 256; }
+/// The wgmma kernels are built for sm_90a alone, which no other chip runs. PREFILL_CUDA_KERNELS=sm80 picks the others
+/// there, too, so that they can be tested and compared on a Hopper.
+bool use_sm90(const Chip& chip) {
+  const char* wanted = std::getenv("PREFILL_CUDA_KERNELS");
+  return chip.capability == 90 && !(wanted && !std::strcmp(wanted, "sm80"));
+}
 
-Result attend_cuda(const QkvView& qkv, const PlanView& plan, const OutView& out, void* workspace, void* stream_handle) {
-  using namespace cuda;
-  const auto stream = static_cast<cudaStream_t>(stream_handle);
+Result check(const QkvView& qkv, const PlanView& plan, const OutView& out) {
   if (qkv.dtype != Dtype::bf16 && qkv.dtype != Dtype::f16) return {Status::unsupported, "dtype must be bfloat16 or float16"};
   if (qkv.head_dim != 64 && qkv.head_dim != 128) return {Status::unsupported, "head_dim must be 64 or 128"};
   if (qkv.kv_heads < 1 || qkv.q_heads % qkv.kv_heads) return {Status::bad_argument, "q_heads must be a multiple of kv_heads"};
-  if (qkv.seq_len < 1 || qkv.seq_len > (1 << 28)) return {Status::bad_argument, "seq_len out of range"};
-  int device = 0, multiprocessors = 0;
-  if (auto rc = cudaGetDevice(&device); rc != cudaSuccess) return from_cuda(rc);
-  if (auto rc = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device); rc != cudaSuccess)
-    return from_cuda(rc);
+  if (qkv.seq_len < 1 || qkv.seq_len > (1 << 28)) return {Status::unsupported, "more than 2^28 tokens"};
+  if (!(qkv.scale > 0)) return {Status::unsupported, "scale must be positive"};
+  for (const void* base : {qkv.q, qkv.k, qkv.v})
+    if (reinterpret_cast<uintptr_t>(base) % 16) return {Status::unsupported, "q, k and v must start at multiples of 16 bytes"};
+  for (int64_t stride : {qkv.q_row_stride, qkv.q_head_stride, qkv.k_row_stride, qkv.k_head_stride, qkv.v_row_stride,
+                         qkv.v_head_stride})
+    if (stride % 8) return {Status::unsupported, "strides of q, k and v must be multiples of 16 bytes"};
+  if (plan.pooled_k && plan.pooled_block % plan.k_tile)
+    return {Status::bad_argument, "the complement's block must be a multiple of k_tile"};
+  if (out.tile_mean && !out.lse) return {Status::bad_argument, "tile means need lse"};
+  return {};
+}
 
-  AttendParams p{};
-  if (Result r = build_work_list(qkv, plan, true, p); r.status != Status::ok) return r;
-  const int n = static_cast<int>(qkv.seq_len);
-  p.seq_len = n;
-  p.head_dim = qkv.head_dim;
-  p.scale = qkv.scale;
-  p.scale_log2 = qkv.scale * 1.4426950408889634f;
-  p.qkv = qkv;
-  p.plan = plan;
-  p.result = out;
-  p.write_out = out.out != nullptr;
-  p.next_item = static_cast<int*>(workspace);
-  p.has_columns = plan.col_ptr != nullptr;
-  p.has_pooled = plan.pooled_k != nullptr;
-  const int64_t d = qkv.head_dim;
-  if (p.has_pooled) {
-    p.pooled_blocks = static_cast<int>((qkv.seq_len + plan.pooled_block - 1) / plan.pooled_block);
-    p.pooled_bias = std::log(static_cast<float>(plan.pooled_block)) / qkv.scale;
-  }
+Result run_sm90(cuda::AttendParams& p, int multiprocessors, void* workspace, cudaStream_t stream) {
+  using namespace cuda;
+  const QkvView& qkv = p.qkv;
+  const PlanView& plan = p.plan;
+  const OutView& out = p.result;
+  const int64_t n = qkv.seq_len, d = qkv.head_dim;
   struct {
     CUtensorMap* map;
     const void* base;
@@ -81,6 +97,57 @@ Result attend_cuda(const QkvView& qkv, const PlanView& plan, const OutView& out,
   const auto launch = qkv.head_dim == 128 ? (half ? attend_sm90_d128_f16 : attend_sm90_d128_bf16)
                                           : (half ? attend_sm90_d64_f16 : attend_sm90_d64_bf16);
   return from_cuda(launch(p, blocks, stream));
+}
+
+}  // namespace
+
+const char* attend_cuda_isa() { return use_sm90(current_chip()) ? "sm90a" : "sm80"; }
+
+Result attend_cuda_supports(const QkvView& qkv, const PlanView& plan, const OutView& out) {
+  if (Result r = check(qkv, plan, out); r.status != Status::ok) return r;
+  const auto p = std::make_unique<cuda::AttendParams>();
+  return cuda::build_work_list(qkv, plan, true, *p);
+}
+
+size_t attend_cuda_workspace(const QkvView&, const PlanView&, const OutView&) { return 256; }
+
+Result attend_cuda(const QkvView& qkv, const PlanView& plan, const OutView& out, void* workspace, void* stream_handle) {
+  using namespace cuda;
+  const auto stream = static_cast<cudaStream_t>(stream_handle);
+  if (Result r = check(qkv, plan, out); r.status != Status::ok) return r;
+  const Chip chip = current_chip();
+  if (chip.error != cudaSuccess) return from_cuda(chip.error);
+  if (chip.capability < 80) return {Status::unsupported, "the GPU is older than Ampere"};
+
+  AttendParams p{};
+  if (Result r = build_work_list(qkv, plan, true, p); r.status != Status::ok) return r;
+  const int n = static_cast<int>(qkv.seq_len);
+  p.seq_len = n;
+  p.head_dim = qkv.head_dim;
+  p.scale = qkv.scale;
+  p.scale_log2 = qkv.scale * 1.4426950408889634f;
+  p.qkv = qkv;
+  p.plan = plan;
+  p.result = out;
+  p.write_out = out.out != nullptr;
+  p.next_item = static_cast<int*>(workspace);
+  p.has_columns = plan.col_ptr != nullptr;
+  p.has_pooled = plan.pooled_k != nullptr;
+  if (p.has_pooled) {
+    p.pooled_blocks = static_cast<int>((qkv.seq_len + plan.pooled_block - 1) / plan.pooled_block);
+    p.pooled_bias = std::log(static_cast<float>(plan.pooled_block)) / qkv.scale;
+  }
+  if (Result r = use_sm90(chip) ? run_sm90(p, chip.multiprocessors, workspace, stream) : from_cuda(attend_mma(p, stream));
+      r.status != Status::ok)
+    return r;
+  if (!out.tile_mean) return {};
+  HeadList wanted{};
+  for (int h = 0; h < qkv.q_heads; ++h)
+    if (out.want_tile_mean && out.want_tile_mean[h]) {
+      wanted.head[wanted.count] = static_cast<int16_t>(h);
+      wanted.route[wanted.count++] = plan.heads[h];
+    }
+  return wanted.count ? from_cuda(tile_means(p, wanted, stream)) : Result{};
 }
 
 }  // namespace prefill::kernels
