@@ -1,7 +1,7 @@
 // Checks and times the CUDA attention kernels with nothing but the CUDA runtime: no Torch, no Google Benchmark, so
 // that one small binary can be copied to a GPU machine. Random plans are compared with a brute-force kernel that
 // reads a dense tile bitmap; then dense and random sparse plans are timed.
-//   cuda_probe check            small shapes; exit status 1 on a mismatch, 77 without a GPU
+//   cuda_probe check [FILTER]   small shapes; exit status 1 on a mismatch, 77 without a GPU
 //   cuda_probe bench [FILTER]   one JSON object per line
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -431,7 +431,7 @@ bool check(const Case& c, uint32_t seed) {
   return ok;
 }
 
-bool check_all() {
+bool check_all(const std::string& filter) {
   std::vector<Case> cases = {
       {"one tile", 1, 1, 128, 128, false, 128, 128, 1.0},
       {"dense 512", 2, 1, 128, 512, false, 128, 128, 1.0, 'd'},
@@ -466,7 +466,9 @@ bool check_all() {
   };
   bool ok = true;
   uint32_t seed = 11;
-  for (const Case& c : cases) ok = (c.half ? check<__half>(c, seed += 7) : check<__nv_bfloat16>(c, seed += 7)) && ok;
+  for (const Case& c : cases)
+    if (c.name.find(filter) != std::string::npos)
+      ok = (c.half ? check<__half>(c, seed += 7) : check<__nv_bfloat16>(c, seed += 7)) && ok;
   return ok;
 }
 
@@ -511,8 +513,8 @@ int main(int argc, char** argv) {
     std::printf("no CUDA device: skipped\n");
     return 77;
   }
-  if (verb == "check") return check_all() ? 0 : 1;
   const std::string filter = argc > 2 ? argv[2] : "";
+  if (verb == "check") return check_all(filter) ? 0 : 1;
   std::vector<Case> cases;
   for (int n : {8192, 32768, 131072}) {
     cases.push_back({"dense", 32, 8, 128, n, false, 128, 128, 1.0, 'd'});

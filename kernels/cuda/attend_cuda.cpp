@@ -80,8 +80,6 @@ Result run_sm90(cuda::AttendParams& p, int multiprocessors, void* workspace, cud
       {&p.out, out.out, qkv.q_heads, n, out.out_row_stride, out.out_head_stride, p.row_box, p.write_out},
       {&p.k[kMapTile], qkv.k, qkv.kv_heads, n, qkv.k_row_stride, qkv.k_head_stride, p.key_box, true},
       {&p.v[kMapTile], qkv.v, qkv.kv_heads, n, qkv.v_row_stride, qkv.v_head_stride, p.key_box, true},
-      {&p.k[kMapRow], qkv.k, qkv.kv_heads, n, qkv.k_row_stride, qkv.k_head_stride, 1, p.has_columns},
-      {&p.v[kMapRow], qkv.v, qkv.kv_heads, n, qkv.v_row_stride, qkv.v_head_stride, 1, p.has_columns},
       {&p.k[kMapPooled], plan.pooled_k, qkv.kv_heads, p.pooled_blocks, d, d * p.pooled_blocks, 128, p.has_pooled},
       {&p.v[kMapPooled], plan.pooled_v, qkv.kv_heads, p.pooled_blocks, d, d * p.pooled_blocks, 128, p.has_pooled},
   };

@@ -14,7 +14,7 @@ constexpr int kMaxUnits = 128;    ///< groups of packed heads
 constexpr int kMaxSlots = 1024;   ///< (unit, part of 128 queries)
 constexpr int kMaxSections = 64;  ///< groups of key/value heads that stay in L2 together
 constexpr int kMaxWindows = 64;
-constexpr int kMapTile = 0, kMapRow = 1, kMapPooled = 2, kMaps = 3;
+constexpr int kMapTile = 0, kMapPooled = 1, kMaps = 2;
 
 /// Query heads of one key/value head that read the same keys.
 struct Unit {
@@ -40,7 +40,7 @@ struct WorkList {
 
 struct AttendParams {
   CUtensorMap q, out;              ///< [heads, rows, D]; boxes of row_box x 64 elements
-  CUtensorMap k[kMaps], v[kMaps];  ///< boxes of key_box x 64, 1 x 64 (columns) and, for pooled keys, 128 x 64
+  CUtensorMap k[kMaps], v[kMaps];  ///< boxes of key_box x 64 and, for pooled keys, 128 x 64
   WorkList work;
   int* next_item;                  ///< device counter, zero at launch
   int seq_len, head_dim;

@@ -6,6 +6,7 @@
 #pragma once
 #include "kernels/cuda/attend_params.h"
 #include "kernels/cuda/attend_sm90.h"
+#include "kernels/cuda/column_gather_sm90.cuh"
 #include "kernels/cuda/key_stream_sm90.cuh"
 #include "kernels/cuda/sm90_primitives.cuh"
 #include "kernels/cuda/softmax.cuh"
@@ -91,24 +92,33 @@ __device__ __forceinline__ void mask_scores(Consumer<D, T>& c, const AttendParam
     }
     return;
   }
-  // hidden: past the row's limit, or in the gap between sink and window
-  int limit[2], gap[2], gap_start = 0;
+  if (kind == kStageColumns) {  // the last stage of a list is not full
+    const int count = meta.at[1] - 2 * (lane & 3);
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    limit[r] = kind == kStageColumns ? meta.at[1] - 1 : c.q_pos[r];
-    gap_start = item.sink;
-    gap[r] = kind == kStageColumns || c.q_pos[r] >= item.last_start ? 0 : max(0, c.q_pos[r] - item.local + 1 - item.sink);
+    for (int i = 0; i < 64; ++i)
+      if (8 * (i / 4) + (i & 1) >= count) c.s[i] = -INFINITY;
+    return;
   }
+  const int* start = meta.at + wg * 8;
 #pragma unroll
   for (int j = 0; j < 16; ++j) {
-    const int start = kind == kStageColumns ? 8 * j
-                                            : meta.at[wg * 8 + ((8 * j) >> p.key_box_shift)] + ((8 * j) & (p.key_box - 1));
-    const int key = start + 2 * (lane & 3);
+    const int key = start[(8 * j) >> p.key_box_shift] + ((8 * j) & (p.key_box - 1)) + 2 * (lane & 3);
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int k = key + (e & 1), r = e >> 1;
-      if (k > limit[r] || unsigned(k - gap_start) < unsigned(gap[r])) c.s[4 * j + e] = -INFINITY;
-    }
+    for (int e = 0; e < 4; ++e)
+      if (key + (e & 1) > c.q_pos[e >> 1]) c.s[4 * j + e] = -INFINITY;
+  }
+  if (item.local >= p.seq_len) return;
+  // window route: the gap between sink and window is hidden, too
+  int gap[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r)
+    gap[r] = c.q_pos[r] >= item.last_start ? 0 : max(0, c.q_pos[r] - item.local + 1 - item.sink);
+#pragma unroll
+  for (int j = 0; j < 16; ++j) {
+    const int key = start[(8 * j) >> p.key_box_shift] + ((8 * j) & (p.key_box - 1)) + 2 * (lane & 3) - item.sink;
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      if (unsigned(key + (e & 1)) < unsigned(gap[e >> 1])) c.s[4 * j + e] = -INFINITY;
   }
 }
 
@@ -169,7 +179,11 @@ __device__ __forceinline__ void consume(const AttendParams& p, SharedLayout<D>& 
   auto pass_turn = [&] { named_barrier_arrive(kTurnBarrier + 1 - wg, 256); };
   if (wg == 1) pass_turn();  // the first warpgroup begins
   auto release = [&](uint64_t* bar) {
+#ifdef ALL_ARRIVE
+    mbarrier_arrive(bar);
+#else
     if (lane == 0) mbarrier_arrive(bar);
+#endif
   };
   Consumer<D, T> c;
   uint32_t stage = 0, items = 0;  // seen so far
@@ -305,7 +319,7 @@ __global__ void __launch_bounds__(384, 1) attend_tiles_kernel(const __grid_const
   const int group = threadIdx.x / 128;
   if (threadIdx.x == 0) {
     if (smem_address(raw) % 1024) __trap();
-    init_barriers(shared);
+    init_barriers(shared, p.has_columns);
   }
   __syncthreads();
   if (group == 0) {
@@ -314,6 +328,8 @@ __global__ void __launch_bounds__(384, 1) attend_tiles_kernel(const __grid_const
       plan_items(p, shared);
     else if (threadIdx.x < 64)
       load_stages(p, shared);
+    else if (p.has_columns)
+      gather_columns<D, T>(p, shared, threadIdx.x / 32 - 2);
   } else {
     set_registers_up<224>();
     consume<D, T>(p, shared, group - 1);

@@ -1,4 +1,4 @@
-// The producing side of the Hopper attention kernel, two warps. The planner draws work items, walks their key lists
+// The producing side of the Hopper attention kernel. The planner draws work items, walks their key lists
 // and writes what every stage holds, several stages ahead, so that the latency of the index reads stays hidden; the
 // loader turns that into bulk copies.
 #pragma once
@@ -36,8 +36,7 @@ struct Planner {
     if (lane < 16) meta.at[lane] = held_at;
     if (lane == 0) meta.flags = held_flags | more | (first ? kStageFirst : 0);
     first = false;
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(&shared.meta_full[ring]);
+    mbarrier_arrive(&shared.meta_full[ring]);  // every lane for what it wrote, here and in ItemInfo
     ++stage;
   }
 
@@ -216,26 +215,20 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
     }
   }
   int kv_head = 0, flags_before = 0;
-  int rows[4], rows_before[4];  // where this lane's boxes begin
-  int64_t columns = 0;
+  int row_before = 0;  // where this lane's box of the stage before begins
   bool value_due = false;
   uint32_t items = 0;
   // a box outside the tensor loads as zeros: padding costs no memory traffic
-  auto load_keys = [&](const CUtensorMap* maps, uint8_t* tile, uint64_t* bar, const int(&row)[4], int flags) {
+  auto load_keys = [&](const CUtensorMap* maps, uint8_t* tile, uint64_t* bar, int row, int flags) {
+    const int kind = flags & kStageKinds, count = kind == kStageTiles ? kStageKeys >> p.key_box_shift : 1;
+    if (kind == kStageColumns) return;  // the gathering warps do it
     if (lane == 0) mbarrier_arrive_expect(bar, Layout::kStageBytes);
     __syncwarp();
-    const int kind = flags & kStageKinds, count = kind == kStageTiles ? kStageKeys >> p.key_box_shift : kind == kStagePooled;
-    if (kind == kStageColumns) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int half = 0; half < D / 64; ++half)
-          tma_load(tile + half * (kStageKeys * 128) + (i * 32 + lane) * 128, &maps[kMapRow], bar, half * 64, row[i], kv_head);
-    } else if (lane < count) {
+    if (lane < count) {
 #pragma unroll
       for (int half = 0; half < D / 64; ++half)
         tma_load(tile + half * (kStageKeys * 128) + lane * p.key_box * 128, &maps[kind == kStagePooled ? kMapPooled : kMapTile],
-                 bar, half * 64, row[0], kv_head);
+                 bar, half * 64, row, kv_head);
     }
   };
   // V of a stage is needed one step later than its K
@@ -244,7 +237,7 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
     value_due = false;
     const uint32_t at = s % kStages;
     mbarrier_wait(&shared.v_empty[at], ((s / kStages) & 1) ^ 1);
-    load_keys(p.v, shared.v + at * Layout::kStageBytes, &shared.v_full[at], rows_before, flags_before);
+    load_keys(p.v, shared.v + at * Layout::kStageBytes, &shared.v_full[at], row_before, flags_before);
   };
   for (uint32_t stage = 0;; ++stage) {
     const uint32_t ring = stage % kMetaRing, at = stage % kStages;
@@ -261,7 +254,6 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
       const ItemInfo& info = shared.items[n % kItemRing];
       const int head = lane < 16 ? info.head[lane] : -1, query = lane < 16 ? info.query[lane] : 0;
       kv_head = info.kv_head;
-      columns = info.columns;
       const unsigned loads = __ballot_sync(0xffffffffu, head >= 0);
       if (lane == 0) mbarrier_arrive_expect(&shared.q_full[slot], __popc(loads) * p.row_box * D * 2);
       __syncwarp();
@@ -272,24 +264,13 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
           tma_load(tile + half * (64 * 128), &p.q, &shared.q_full[slot], half * 64, query, head);
       }
     }
-    // the column numbers arrive while the slot is still in use
-    if ((flags & kStageKinds) == kStageColumns) {
-      const int32_t* list = p.plan.col_idx + columns + meta.at[0];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) rows[i] = i * 32 + lane < meta.at[1] ? list[i * 32 + lane] : kNever;
-    } else if ((flags & kStageKinds) == kStagePooled) {
-      rows[0] = meta.at[4];
-    } else {
-      rows[0] = min(meta.at[lane & 7], meta.at[(lane & 7) + 8]);
-    }
+    const int row = (flags & kStageKinds) == kStagePooled ? meta.at[4] : min(meta.at[lane & 7], meta.at[(lane & 7) + 8]);
     mbarrier_wait(&shared.k_empty[at], ((stage / kStages) & 1) ^ 1);
     // every consumer has released the keys of stage - kStages, so it has masked those of the stage before
-    if (lane == 0 && stage > kStages) mbarrier_arrive(&shared.meta_empty[(stage - kStages - 1) % kMetaRing]);
-    load_keys(p.k, shared.k + at * Layout::kStageBytes, &shared.k_full[at], rows, flags);
+    if (stage > kStages) mbarrier_arrive(&shared.meta_empty[(stage - kStages - 1) % kMetaRing]);
+    load_keys(p.k, shared.k + at * Layout::kStageBytes, &shared.k_full[at], row, flags);
     load_due_values(stage - 1);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) rows_before[i] = rows[i];
-    flags_before = flags, value_due = true;
+    row_before = row, flags_before = flags, value_due = true;
     if (flags & kStageLast) load_due_values(stage);
   }
 }

@@ -16,7 +16,7 @@ __device__ __forceinline__ uint32_t smem_address(const void* p) {
 // --- 16-byte gather (cp.async) ------------------------------------------------------------------------------
 /// Copies 16 bytes, or writes 16 zero bytes when !valid.
 __device__ __forceinline__ void copy_async_16(uint32_t dst, const void* src, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(valid ? 16 : 0) : "memory");
+  asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(valid ? 16 : 0) : "memory");
 }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending>

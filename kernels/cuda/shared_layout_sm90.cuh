@@ -12,6 +12,7 @@ constexpr int kStageKeys = 128;        ///< keys of one ring stage
 constexpr int kNever = 1 << 30;        ///< position of a key that no query sees
 constexpr int kTurnBarrier = 1;        ///< named barriers 1, 2: whose turn on the tensor cores
 constexpr int kGroupBarrier = 3;       ///< 3, 4: inside a consumer warpgroup
+constexpr int kGatherWarps = 2;
 constexpr int kMetaRing = 12;          ///< stages the planner may be ahead by, and what consumers still read
 constexpr int kItemRing = 6;
 
@@ -46,8 +47,12 @@ struct alignas(1024) SharedLayout {
 };
 
 template <int D>
-__device__ __forceinline__ void init_barriers(SharedLayout<D>& shared) {
+__device__ __forceinline__ void init_barriers(SharedLayout<D>& shared, bool has_columns) {
+#ifdef ALL_ARRIVE
+  constexpr int kConsumerWarps = 256;
+#else
   constexpr int kConsumerWarps = 8;
+#endif
   for (int i = 0; i < SharedLayout<D>::kQuerySlots; ++i) {
     mbarrier_init(&shared.q_full[i], 1);
     mbarrier_init(&shared.q_empty[i], kConsumerWarps);
@@ -59,10 +64,10 @@ __device__ __forceinline__ void init_barriers(SharedLayout<D>& shared) {
     mbarrier_init(&shared.v_empty[i], kConsumerWarps);
   }
   for (int i = 0; i < kMetaRing; ++i) {
-    mbarrier_init(&shared.meta_full[i], 1);
-    mbarrier_init(&shared.meta_empty[i], 1);
+    mbarrier_init(&shared.meta_full[i], 32);
+    mbarrier_init(&shared.meta_empty[i], 32 * (has_columns ? 1 + kGatherWarps : 1));
   }
-  for (int i = 0; i < kItemRing; ++i) mbarrier_init(&shared.item_empty[i], kConsumerWarps);
+  for (int i = 0; i < kItemRing; ++i) mbarrier_init(&shared.item_empty[i], 8);
   mbarrier_init_fence();
 }
 
