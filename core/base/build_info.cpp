@@ -6,7 +6,7 @@ namespace prefill {
 
 const BuildInfo& build_info() {
   static const BuildInfo info{PREFILL_VERSION, PREFILL_GIT_SHA, PREFILL_COMPILER, PREFILL_BUILD_TYPE, PREFILL_LIBTORCH,
-                              PREFILL_GIT_DIRTY, std::string(PREFILL_BUILT_WITH_CUDA) == "ON"};
+                              PREFILL_SOURCE_TREE, PREFILL_GIT_DIRTY, std::string(PREFILL_BUILT_WITH_CUDA) == "ON"};
   return info;
 }
 

@@ -6,6 +6,7 @@ namespace prefill {
 
 struct BuildInfo {
   std::string version, git_sha, compiler, build_type, libtorch;
+  std::string source_tree;  ///< where it was built; may be gone on the machine that runs it
   bool dirty = false, cuda = false;
   std::string summary() const;
 };

@@ -1,0 +1,1 @@
+"""Figures of prefillbench: every module turns JSON written by the program into files."""
