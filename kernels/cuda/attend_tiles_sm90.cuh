@@ -178,13 +178,7 @@ __device__ __forceinline__ void consume(const AttendParams& p, SharedLayout<D>& 
   auto take_turn = [&] { named_barrier_sync(kTurnBarrier + wg, 256); };
   auto pass_turn = [&] { named_barrier_arrive(kTurnBarrier + 1 - wg, 256); };
   if (wg == 1) pass_turn();  // the first warpgroup begins
-  auto release = [&](uint64_t* bar) {
-#ifdef ALL_ARRIVE
-    mbarrier_arrive(bar);
-#else
-    if (lane == 0) mbarrier_arrive(bar);
-#endif
-  };
+  const auto release = [](uint64_t* bar) { mbarrier_arrive(bar); };  // by every thread: faster than by an elected one
   Consumer<D, T> c;
   uint32_t stage = 0, items = 0;  // seen so far
   uint32_t pending = 0;           // stage whose probabilities wait in c.p

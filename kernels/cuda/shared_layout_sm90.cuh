@@ -48,26 +48,22 @@ struct alignas(1024) SharedLayout {
 
 template <int D>
 __device__ __forceinline__ void init_barriers(SharedLayout<D>& shared, bool has_columns) {
-#ifdef ALL_ARRIVE
-  constexpr int kConsumerWarps = 256;
-#else
-  constexpr int kConsumerWarps = 8;
-#endif
+  constexpr int kConsumers = 256;
   for (int i = 0; i < SharedLayout<D>::kQuerySlots; ++i) {
     mbarrier_init(&shared.q_full[i], 1);
-    mbarrier_init(&shared.q_empty[i], kConsumerWarps);
+    mbarrier_init(&shared.q_empty[i], kConsumers);
   }
   for (int i = 0; i < SharedLayout<D>::kStages; ++i) {
     mbarrier_init(&shared.k_full[i], 1);
-    mbarrier_init(&shared.k_empty[i], kConsumerWarps);
+    mbarrier_init(&shared.k_empty[i], kConsumers);
     mbarrier_init(&shared.v_full[i], 1);
-    mbarrier_init(&shared.v_empty[i], kConsumerWarps);
+    mbarrier_init(&shared.v_empty[i], kConsumers);
   }
   for (int i = 0; i < kMetaRing; ++i) {
     mbarrier_init(&shared.meta_full[i], 32);
     mbarrier_init(&shared.meta_empty[i], 32 * (has_columns ? 1 + kGatherWarps : 1));
   }
-  for (int i = 0; i < kItemRing; ++i) mbarrier_init(&shared.item_empty[i], 8);
+  for (int i = 0; i < kItemRing; ++i) mbarrier_init(&shared.item_empty[i], 8);  // one per consumer warp
   mbarrier_init_fence();
 }
 

@@ -204,8 +204,8 @@ const Shape shapes[] = {
     {"sixty_five_tokens", 3, 1, 64, 65, at::kHalf, 64, 64},
 };
 INSTANTIATE_TEST_SUITE_P(Plans, CudaAttend, testing::Combine(testing::ValuesIn(shapes), testing::Values("sm90", "sm80")),
-                         [](const auto& info) {
-                           return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param);
+                         [](const auto& test) {
+                           return std::string(std::get<0>(test.param).name) + "_" + std::get<1>(test.param);
                          });
 
 TEST(CudaBackend, SaysWhatItDoesNotCompute) {
