@@ -97,10 +97,10 @@ at::Tensor Linear::operator()(const at::Tensor& x) const {
   const auto part = [&](size_t i) {
     return at::linear(in, weights_[i], biases_.empty() ? std::optional<at::Tensor>() : biases_[i]);
   };
-  if (weights_.size() == 1) return part(0).to(policy_.compute);
+  if (weights_.size() == 1) return part(0);
   std::vector<at::Tensor> parts;
   for (size_t i = 0; i < weights_.size(); ++i) parts.push_back(part(i));
-  return at::cat(parts, 1).to(policy_.compute);
+  return at::cat(parts, 1);
 }
 
 }  // namespace prefill

@@ -11,9 +11,9 @@ namespace prefill {
 
 /// How weights are kept, decided once per model.
 struct WeightPolicy {
-  at::ScalarType compute = at::kFloat;  ///< dtype of activations
-  /// dtype of the weights in memory. float32 under 16-bit activations means that this CPU has no 16-bit
-  /// products: they are done in float32 and rounded.
+  at::ScalarType compute = at::kFloat;  ///< dtype of q, k, v, of the KV cache and so of attention
+  /// dtype of weights and matrix products. float32 beside a 16-bit `compute` means that this CPU has no units
+  /// for 16-bit products: float32 ones are several times faster there, and more exact.
   at::ScalarType stored = at::kFloat;
   at::Device device = at::kCPU;
   bool map = false;  ///< use the file's mapping itself where the dtype allows (large checkpoints on a CPU)
@@ -41,7 +41,7 @@ class Linear {
   Linear(const Checkpoint&, const std::vector<std::string>& names, const std::vector<int64_t>& rows,
          int64_t cols, bool bias, const WeightPolicy&);
   Linear() = default;
-  /// x [m, cols] -> [m, sum of rows], both in the compute dtype.
+  /// x [m, cols] -> [m, sum of rows] in the stored dtype.
   at::Tensor operator()(const at::Tensor& x) const;
 
  private:
