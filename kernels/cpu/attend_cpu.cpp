@@ -60,8 +60,9 @@ void group_heads(const Problem& p, Schedule& s) {
 /// Tasks of a unit, longest first: rows from the end of the prompt, where causality leaves the most keys. What
 /// runs last is short, so that threads finish together. Task sizes depend on the plan alone, never on the
 /// number of threads: the bits of the result must not.
-void cut_unit(const Problem& p, const Unit& u, int panel, Schedule& s) {
-  const int64_t budget = most(64, 16384 / p.qkv.head_dim) / panel * panel;  // lanes whose Q and O fit the cache
+void cut_unit(const Problem& p, const Unit& u, const IsaKernels& isa, Schedule& s) {
+  const int panel = isa.lanes;
+  const int64_t budget = most(64, isa.lane_budget / p.qkv.head_dim) / panel * panel;  // lanes whose Q and O fit the cache
   const bool grid = u.route.kind == route_tiles || u.tile_mean_slot >= 0;
   int64_t queries = grid ? p.plan.q_tile
                          : most(panel, least(128, budget / least(u.head_count, budget / panel)) / panel * panel);
@@ -83,11 +84,11 @@ Result attend_cpu(const QkvView& a, const PlanView& p, const OutView& o, int thr
   if (Result r = validate(a, p, o); r.status != Status::ok) return r;
   if (a.head_dim % 8) return {Status::unsupported, "head_dim must be a multiple of 8"};
   if (a.head_dim > 1024) return {Status::unsupported, "head_dim is above 1024"};
-  const IsaKernels& isa = best_kernels();
+  const IsaKernels& isa = attend_kernels(a.dtype);
   const Problem problem{a, p, o, o.tile_mean ? ceil_div(a.seq_len, p.k_tile) : 0};
   Schedule s;
   group_heads(problem, s);
-  for (const Unit& u : s.units) cut_unit(problem, u, isa.lanes, s);
+  for (const Unit& u : s.units) cut_unit(problem, u, isa, s);
   const size_t bytes = isa.scratch_bytes(problem, s.most_heads, s.most_queries, s.tile_mean);
   const int64_t count = int64_t(s.tasks.size());
   bool no_memory = false;
@@ -108,13 +109,13 @@ Result attend_cpu(const QkvView& a, const PlanView& p, const OutView& o, int thr
   return {Status::out_of_memory, "no memory for the task list"};
 }
 
-const char* attend_cpu_isa(Dtype) { return best_kernels().name; }
+const char* attend_cpu_isa(Dtype dtype) { return attend_kernels(dtype).name; }
 
 Result tail_probs_cpu(const QkvView& a, int64_t tail, float* probs, float* vertical, float* slash, int threads) {
   if (a.seq_len < 1 || a.q_heads < 1 || a.kv_heads < 1 || a.q_heads % a.kv_heads || tail < 1)
     return {Status::bad_argument, "empty shape, or q_heads is no multiple of kv_heads"};
   if (a.head_dim % 8) return {Status::unsupported, "head_dim must be a multiple of 8"};
-  const IsaKernels& isa = best_kernels();
+  const IsaKernels& isa = vector_kernels();
   const int64_t rows = least(tail, a.seq_len);
   const size_t bytes = isa.tail_scratch_bytes(a, rows, probs != nullptr);
   bool no_memory = false;
@@ -139,7 +140,7 @@ Result tail_probs_cpu(const QkvView& a, int64_t tail, float* probs, float* verti
 Result pool_mean_cpu(const void* x, Dtype dtype, int heads, int64_t seq_len, int dim, int64_t head_stride,
                      int64_t row_stride, int tile, float* out, int threads) {
   if (!x || heads < 1 || seq_len < 1 || dim < 1 || tile < 1) return {Status::bad_argument, "empty shape"};
-  const IsaKernels& isa = best_kernels();
+  const IsaKernels& isa = vector_kernels();
   const int64_t tiles = ceil_div(seq_len, tile), count = heads * tiles;
 #pragma omp parallel for schedule(static) num_threads(int(least(thread_count(threads), count)))
   for (int64_t i = 0; i < count; ++i) {

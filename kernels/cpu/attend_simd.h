@@ -2,33 +2,18 @@
 #pragma once
 #include <math.h>
 
+#include "kernels/cpu/carve.h"
 #include "kernels/cpu/micro.h"
 #include "kernels/cpu/work.h"
 
 namespace prefill::kernels::cpu {
 namespace {
 
-/// Keys per chunk: scores, keys and values of a chunk together should stay near the first two cache levels.
-inline int chunk_keys(const Problem& p, bool by_tile) {
-  const int base = p.qkv.head_dim <= 64 ? 128 : 64;
-  return by_tile ? int(least(base, round_up(p.plan.k_tile, 4))) : base;
+/// Keys per chunk: with by_tile, none crosses a tile's border.
+template <class E>
+int chunk_keys(const Problem& p, bool by_tile) {
+  return by_tile ? int(least(E::chunk, round_up(p.plan.k_tile, E::key_step))) : E::chunk;
 }
-
-/// Hands out 64-byte aligned pieces of a scratch block, or only counts them (base null).
-class Carve {
- public:
-  explicit Carve(void* base) : base_(static_cast<char*>(base)) {}
-  float* floats(int64_t n) {
-    char* at = base_ ? base_ + used_ : nullptr;
-    used_ += round_up(n * 4, 64);
-    return reinterpret_cast<float*>(at);
-  }
-  int64_t used() const { return used_; }
-
- private:
-  char* base_;
-  int64_t used_ = 0;
-};
 
 /// Probability mass per (chunk, query) for tile means: the sum as it was, and the maximum it was relative to.
 struct MassLog {
@@ -37,32 +22,27 @@ struct MassLog {
   int64_t used;
 };
 
-template <class I>
+/// E: how the products are computed (engine_f32.h).
+template <class E>
 struct Scratch {
-  float *qt, *ot;      // [panels][dim][lanes]
-  float *max, *sum;    // [panels][lanes]
-  float* s;            // [chunk keys][lanes]
-  float *k, *v;        // [chunk keys][dim]
-  float* rows;         // [lanes][dim]
-  MassLog mass;
+  float *qt, *ot;    // [panels][packed Q], [panels][padded dim][lanes]
+  float *max, *sum;  // [panels][lanes]
+  float* s;          // [chunk keys][lanes]
+  float* rows;       // [lanes][padded dim]
+  MassLog mass{nullptr, nullptr, nullptr, 0};
+  E engine;
   int64_t bytes;
 
-  Scratch(void* base, const Problem& p, int64_t heads, int64_t queries, bool tile_mean) {
-    constexpr int L = lanes<I>;
-    Carve c(base);
-    const int64_t dim = p.qkv.head_dim, n = heads * round_up(queries, L);
-    const int keys = kMaxChunkKeys;
-    qt = c.floats(n * dim);
+  Scratch(Carve c, const Problem& p, int64_t heads, int64_t queries, bool tile_mean) : engine(c, p.qkv) {
+    const int64_t dim = E::padded(p.qkv.head_dim), panels = heads * ceil_div(queries, E::L), n = panels * E::L;
+    qt = c.floats(panels * E::q_floats(p.qkv.head_dim));
     ot = c.floats(n * dim);
     max = c.floats(n);
     sum = c.floats(n);
-    s = c.floats(keys * L);
-    k = c.floats(keys * dim);
-    v = c.floats(keys * dim);
-    rows = c.floats(L * dim);
-    mass = {nullptr, nullptr, nullptr, 0};
+    s = c.floats(int64_t(kMaxChunkKeys) * E::L);
+    rows = c.floats(E::L * dim);
     if (tile_mean) {
-      const int64_t slots = p.key_tiles * ceil_div(p.plan.k_tile, chunk_keys(p, true));
+      const int64_t slots = p.key_tiles * ceil_div(p.plan.k_tile, chunk_keys<E>(p, true));
       mass.sum = c.floats(slots * n);
       mass.max = c.floats(slots * n);
       mass.tile = reinterpret_cast<int32_t*>(c.floats(slots));
@@ -71,7 +51,7 @@ struct Scratch {
   }
 };
 
-template <class I>
+template <class E>
 class AttendTask {
  public:
   AttendTask(const Problem& p, const Task& t, void* scratch)
@@ -79,15 +59,17 @@ class AttendTask {
         a_(p.qkv),
         t_(t),
         dim_(p.qkv.head_dim),
+        pdim_(int(E::padded(p.qkv.head_dim))),
         queries_(t.q1 - t.q0),
         head_panels_(ceil_div(queries_, L)),
         means_(t.unit->tile_mean_slot >= 0),
-        w_(scratch, p, t.head_count, queries_, means_) {}
+        w_(Carve(scratch), p, t.head_count, queries_, means_) {}
 
   void run() {
+    w_.engine.begin();
     for (int h = 0; h < t_.head_count; ++h)
       for (int64_t x = 0; x < head_panels_; ++x) begin_panel(h, x);
-    KeyReader reader(p_, t_, chunk_keys(p_, means_), means_);
+    KeyReader reader(p_, t_, chunk_keys<E>(p_, means_), means_);
     Chunk c;
     while (reader.next(c)) {
       pack(c, true);
@@ -98,11 +80,13 @@ class AttendTask {
     if (means_) write_tile_means(reader);
     for (int h = 0; h < t_.head_count; ++h)
       for (int64_t x = 0; x < head_panels_; ++x) finish_panel(h, x);
+    w_.engine.end();
   }
 
  private:
+  using I = typename E::I;
   using V = typename I::V;
-  static constexpr int L = lanes<I>, W = I::width, NV = I::vectors;
+  static constexpr int L = E::L, W = I::width, NV = I::vectors;
 
   int64_t panel(int h, int64_t x) const { return h * head_panels_ + x; }
   int query_head(int h) const { return t_.unit->heads[t_.first_head + h]; }
@@ -112,22 +96,10 @@ class AttendTask {
   void begin_panel(int h, int64_t x) {
     const int64_t at = panel(h, x);
     const int head = query_head(h), n = valid(x);
-    const V scale = I::set1(a_.scale);
-    for (int i = 0; i < L; ++i) {
-      float* row = w_.rows + int64_t(i) * dim_;
-      if (i >= n) {
-        fill<I>(row, dim_, 0.f);
-        continue;
-      }
-      widen<I>(a_.dtype, at_element(a_.dtype, a_.q, head * a_.q_head_stride + (first_query(x) + i) * a_.q_row_stride),
-               row, dim_);
-      int d = 0;
-      for (; d + W <= dim_; d += W) I::store(row + d, I::mul(I::load(row + d), scale));
-      for (; d < dim_; ++d) row[d] *= a_.scale;
-    }
-    transpose<I>(w_.rows, dim_, L, dim_, w_.qt + at * dim_ * L, L);
-    float* ot = w_.ot + at * dim_ * L;
-    fill<I>(ot, int64_t(dim_) * L, 0.f);
+    w_.engine.pack_q(at_element(a_.dtype, a_.q, head * a_.q_head_stride + first_query(x) * a_.q_row_stride),
+                     a_.q_row_stride, n, w_.rows, w_.qt + at * E::q_floats(dim_));
+    float* ot = w_.ot + at * pdim_ * L;
+    fill<I>(ot, int64_t(pdim_) * L, 0.f);
     fill<I>(w_.max + at * L, L, -INFINITY);
     fill<I>(w_.sum + at * L, L, 0.f);
     if (!p_.plan.resume_max) return;
@@ -141,29 +113,22 @@ class AttendTask {
     transpose<I>(w_.rows, dim_, L, dim_, ot, L);
   }
 
-  /// Copies the chunk's keys and values to float32 rows, padded with zeros to a multiple of 4 rows. The copy
-  /// costs 1/lanes of the arithmetic and spares the micro-kernels strides, types, gathers and cache aliasing.
   void pack(Chunk& c, bool values) {
     const int kv = t_.unit->kv_head;
+    const void *k = at_element(a_.dtype, a_.k, kv * a_.k_head_stride), *v = at_element(a_.dtype, a_.v, kv * a_.v_head_stride);
+    int64_t k_stride = a_.k_row_stride, v_stride = a_.v_row_stride;
     if (c.source == Chunk::pooled) {
-      const int64_t base = kv * ceil_div(a_.seq_len, p_.plan.pooled_block);
-      for (int j = 0; j < c.count; ++j) {
-        widen<I>(a_.dtype, at_element(a_.dtype, p_.plan.pooled_k, (base + c.pos[j]) * dim_), w_.k + j * dim_, dim_);
-        widen<I>(a_.dtype, at_element(a_.dtype, p_.plan.pooled_v, (base + c.pos[j]) * dim_), w_.v + j * dim_, dim_);
-      }
-    } else {
-      for (int j = 0; j < c.count; ++j)
-        widen<I>(a_.dtype, at_element(a_.dtype, a_.k, kv * a_.k_head_stride + c.pos[j] * a_.k_row_stride),
-                 w_.k + j * dim_, dim_);
-      for (int j = 0; j < c.count && values; ++j)
-        widen<I>(a_.dtype, at_element(a_.dtype, a_.v, kv * a_.v_head_stride + c.pos[j] * a_.v_row_stride),
-                 w_.v + j * dim_, dim_);
+      const int64_t base = kv * ceil_div(a_.seq_len, p_.plan.pooled_block) * dim_;
+      k = at_element(a_.dtype, p_.plan.pooled_k, base);
+      v = at_element(a_.dtype, p_.plan.pooled_v, base);
+      k_stride = v_stride = dim_;
     }
-    for (int j = c.count; j % 4; ++j) {
-      fill<I>(w_.k + j * dim_, dim_, 0.f);
-      fill<I>(w_.v + j * dim_, dim_, 0.f);
-      c.pos[j] = kNoKey;
-    }
+    for (int j = 0; j < c.count; ++j) w_.engine.pack_key(j, at_element(a_.dtype, k, c.pos[j] * k_stride));
+    for (int j = 0; j < c.count && values; ++j) w_.engine.pack_value(j, at_element(a_.dtype, v, c.pos[j] * v_stride));
+    const int padded = int(round_up(c.count, E::key_step));
+    w_.engine.pad(c.count, padded);
+    for (int j = c.count; j < padded; ++j) c.pos[j] = kNoKey;
+    if (values) w_.engine.finish_values(padded);
   }
 
   bool visible(int64_t i, int64_t j) const {
@@ -173,19 +138,19 @@ class AttendTask {
   }
 
   struct Reach {
-    int keys;   ///< leading keys worth computing, a multiple of 4
+    int keys;   ///< leading keys worth computing, a multiple of key_step
     bool mask;  ///< some (query, key) pair among them is not visible
   };
 
   Reach reach(const Chunk& c, int64_t x) const {
     const int64_t first = first_query(x), last = first + valid(x) - 1;
     int n = c.count;
-    if (c.source == Chunk::pooled) return {int(round_up(n, 4)), n % 4 != 0};
+    if (c.source == Chunk::pooled) return {int(round_up(n, E::key_step)), n % E::key_step != 0};
     if (c.pos[n - 1] > last) {
       while (n > 0 && c.pos[n - 1] > last) --n;
       if (n == 0) return {0, false};
     }
-    const int keys = int(round_up(n, 4));
+    const int keys = int(round_up(n, E::key_step));
     bool mask = c.pos[keys - 1] > first;  // the diagonal, or padding
     if (t_.unit->route.kind == route_window) {
       const WindowView& w = p_.plan.windows[t_.unit->route.index];
@@ -216,7 +181,7 @@ class AttendTask {
     for (int v = 0; v < NV; ++v) top[v] = I::set1(-INFINITY);
     if (!r.keys) return 0;
     const float bias = c.source == Chunk::pooled ? logf(float(p_.plan.pooled_block)) : 0.f;
-    score_panel<I>(w_.k, dim_, r.keys, w_.qt + at * dim_ * L, dim_, bias, w_.s, top);
+    w_.engine.scores(r.keys, w_.qt + at * E::q_floats(dim_), bias, w_.s, top);
     if (r.mask) mask_scores(c, x, r.keys, top);
     return r.keys;
   }
@@ -243,7 +208,7 @@ class AttendTask {
       const V before = I::load(w_.sum + at * L + v * W);
       I::store(w_.sum + at * L + v * W, I::fma(before, changed ? I::load(alpha + v * W) : I::set1(1.f), sum[v]));
     }
-    if (keys) value_panel<I>(w_.v, dim_, keys, w_.s, dim_, changed ? alpha : nullptr, w_.ot + at * dim_ * L);
+    if (keys) w_.engine.accumulate(keys, w_.s, changed ? alpha : nullptr, w_.ot + at * pdim_ * L);
     if (means_ && c.source == Chunk::span) {
       const int64_t slot = (w_.mass.used * head_panels_ + x) * L;
       for (int v = 0; v < NV; ++v) {
@@ -296,7 +261,7 @@ class AttendTask {
     const int64_t at = panel(h, x);
     const int head = query_head(h), n = valid(x);
     const OutView& o = p_.out;
-    float* ot = w_.ot + at * dim_ * L;
+    float* ot = w_.ot + at * pdim_ * L;
     const int64_t state = head * a_.seq_len + first_query(x);
     if (o.state_max) {
       transpose<I>(ot, L, dim_, L, w_.rows, dim_);
@@ -323,20 +288,20 @@ class AttendTask {
   const Problem& p_;
   const QkvView& a_;
   const Task& t_;
-  const int dim_;
+  const int dim_, pdim_;
   const int64_t queries_, head_panels_;
   const bool means_;
-  Scratch<I> w_;
+  Scratch<E> w_;
 };
 
-template <class I>
+template <class E>
 size_t attend_scratch_bytes(const Problem& p, int64_t heads, int64_t queries, bool tile_mean) {
-  return size_t(Scratch<I>(nullptr, p, heads, queries, tile_mean).bytes);
+  return size_t(Scratch<E>(Carve(nullptr), p, heads, queries, tile_mean).bytes);
 }
 
-template <class I>
+template <class E>
 void attend_task(const Problem& p, const Task& t, void* scratch) {
-  AttendTask<I>(p, t, scratch).run();
+  AttendTask<E>(p, t, scratch).run();
 }
 
 }  // namespace

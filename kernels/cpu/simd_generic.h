@@ -13,6 +13,7 @@ struct Generic {
   static constexpr int width = 4, vectors = 2, rows = 6;
   typedef float V __attribute__((vector_size(16)));
   typedef int32_t I __attribute__((vector_size(16)));
+  typedef uint32_t U __attribute__((vector_size(16)));  // wraps round: the lanes that are masked out afterwards
 
   static V set1(float x) { return V{x, x, x, x}; }
   static V load(const float* p) {
@@ -40,7 +41,7 @@ struct Generic {
     return d[0] || d[1] || d[2] || d[3];
   }
   static float sum(V v) { return (v[0] + v[2]) + (v[1] + v[3]); }
-  static V ldexp_small(V p, V z) { return V(I(p) + (I(z) << 23)); }
+  static V ldexp_small(V p, V z) { return V(U(p) + (U(z) << 23)); }
   /// x where t is not below lo (NaN included), else 0.
   static V keep_not_below(V t, V lo, V x) { return V(I(x) & ~I(t < lo)); }
   static constexpr int square = 4;

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "kernels/cpu/attend_simd.h"
+#include "kernels/cpu/engine_f32.h"
 
 namespace prefill::kernels::cpu {
 namespace {
@@ -152,8 +153,9 @@ void pool_rows(const void* x, Dtype dtype, int64_t row_stride, int64_t r0, int64
 
 template <class I>
 constexpr IsaKernels kernel_table() {
-  return {I::name,          lanes<I>,     attend_scratch_bytes<I>, attend_task<I>, tail_scratch_bytes<I>,
-          tail_head<I>, pool_rows<I>};
+  using E = EngineF32<I>;
+  return {I::name,        E::L,                  E::lane_budget, attend_scratch_bytes<E>,
+          attend_task<E>, tail_scratch_bytes<I>, tail_head<I>,   pool_rows<I>};
 }
 
 }  // namespace

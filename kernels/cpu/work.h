@@ -81,6 +81,7 @@ class KeyReader {
 struct IsaKernels {
   const char* name;  ///< "avx2"
   int lanes;         ///< queries per panel: task sizes are multiples of it where possible
+  int lane_budget;   ///< lanes * head_dim of one task
   /// Bytes of scratch memory a thread needs for tasks of at most `heads` heads by `queries` queries.
   size_t (*scratch_bytes)(const Problem&, int64_t heads, int64_t queries, bool tile_mean);
   void (*attend)(const Problem&, const Task&, void* scratch);
@@ -93,5 +94,6 @@ struct IsaKernels {
 const IsaKernels& generic_kernels();
 const IsaKernels& avx2_kernels();
 const IsaKernels& avx512_kernels();
+const IsaKernels& amx_kernels();  ///< attend for bf16 only
 
 }  // namespace prefill::kernels::cpu
