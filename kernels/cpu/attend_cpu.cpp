@@ -85,7 +85,8 @@ Result attend_cpu(const QkvView& a, const PlanView& p, const OutView& o, int thr
   if (a.head_dim % 8) return {Status::unsupported, "head_dim must be a multiple of 8"};
   if (a.head_dim > 1024) return {Status::unsupported, "head_dim is above 1024"};
   const IsaKernels& isa = attend_kernels(a.dtype);
-  const Problem problem{a, p, o, o.tile_mean ? ceil_div(a.seq_len, p.k_tile) : 0};
+  const Scratch packed(isa.pack ? isa.packed_bytes(a) : 64);
+  const Problem problem{a, p, o, o.tile_mean ? ceil_div(a.seq_len, p.k_tile) : 0, isa.pack ? packed.at : nullptr};
   Schedule s;
   group_heads(problem, s);
   for (const Unit& u : s.units) cut_unit(problem, u, isa, s);
@@ -99,6 +100,11 @@ Result attend_cpu(const QkvView& a, const PlanView& p, const OutView& o, int thr
 #pragma omp atomic write
       no_memory = true;
     }
+    // Without memory for the packed copy, keys are packed on the spot. A thread without scratch memory fails the call.
+    const int64_t blocks = problem.packed ? a.kv_heads * ceil_div(a.seq_len, 32) : 0;
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < blocks; ++i)
+      if (scratch.at) isa.pack(problem, i % a.kv_heads, i / a.kv_heads, scratch.at);
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < count; ++i)
       if (scratch.at) isa.attend(problem, s.tasks[i], scratch.at);

@@ -33,7 +33,7 @@ struct Scratch {
   E engine;
   int64_t bytes;
 
-  Scratch(Carve c, const Problem& p, int64_t heads, int64_t queries, bool tile_mean) : engine(c, p.qkv) {
+  Scratch(Carve c, const Problem& p, int64_t heads, int64_t queries, bool tile_mean) : engine(c, p) {
     const int64_t dim = E::padded(p.qkv.head_dim), panels = heads * ceil_div(queries, E::L), n = panels * E::L;
     qt = c.floats(panels * E::q_floats(p.qkv.head_dim));
     ot = c.floats(n * dim);
@@ -123,12 +123,16 @@ class AttendTask {
       v = at_element(a_.dtype, p_.plan.pooled_v, base);
       k_stride = v_stride = dim_;
     }
-    for (int j = 0; j < c.count; ++j) w_.engine.pack_key(j, at_element(a_.dtype, k, c.pos[j] * k_stride));
-    for (int j = 0; j < c.count && values; ++j) w_.engine.pack_value(j, at_element(a_.dtype, v, c.pos[j] * v_stride));
     const int padded = int(round_up(c.count, E::key_step));
-    w_.engine.pad(c.count, padded);
     for (int j = c.count; j < padded; ++j) c.pos[j] = kNoKey;
-    if (values) w_.engine.finish_values(padded);
+    for (int from = 0; from < padded; from += E::group) {
+      if (w_.engine.adopt(c, from, kv)) continue;
+      const int end = int(least(c.count, from + E::group));
+      for (int j = from; j < end; ++j) w_.engine.pack_key(j, at_element(a_.dtype, k, c.pos[j] * k_stride));
+      for (int j = from; j < end && values; ++j) w_.engine.pack_value(j, at_element(a_.dtype, v, c.pos[j] * v_stride));
+      w_.engine.pad(end, int(least(padded, from + E::group)));
+      if (values) w_.engine.finish_values(from);
+    }
   }
 
   bool visible(int64_t i, int64_t j) const {

@@ -2,7 +2,8 @@
 //   S^T[keys][lanes] = K Q^T     A: 16 keys by 32 dims of K, row-major as it is;  B: Q^T, two dims to a word
 //   O^T[dim][lanes] += V^T P^T   A: 16 dims by 32 keys of V^T;                    B: P^T, two keys to a word
 // so that softmax stays a vertical operation, and P^T gets its paired form from two neighbouring rows without a
-// shuffle. Only V has to be transposed, once per chunk. Blocks of 2 by 2 tiles: each load feeds two products.
+// shuffle. Only V has to be transposed: once per call for blocks of 32 keys (pack_block), and on the spot for keys
+// that do not fill such a block (columns, edges of windows). Blocks of 2 by 2 tiles: each load feeds two products.
 #pragma once
 #include "kernels/cpu/carve.h"
 #include "kernels/cpu/micro.h"
@@ -17,14 +18,15 @@ class EngineAmx {
   using I = Avx512;
   using V = I::V;
   static constexpr int L = lanes<I>, W = I::width, NV = I::vectors;  // 32 queries: two tiles side by side
-  static constexpr int key_step = 32;
+  static constexpr int key_step = 32, group = 32;
   static constexpr int chunk = 128;  ///< keys at a time: O is loaded and stored once a chunk
   static constexpr int lane_budget = 32768;
 
   static int64_t padded(int dim) { return round_up(dim, 32); }
   static int64_t q_floats(int dim) { return padded(dim) / 2 * L; }
 
-  EngineAmx(Carve& c, const QkvView& a) : dim_(a.head_dim), pdim_(int(padded(a.head_dim))), scale_(a.scale) {
+  EngineAmx(Carve& c, const Problem& p)
+      : p_args_(p), dim_(p.qkv.head_dim), pdim_(int(padded(p.qkv.head_dim))), scale_(p.qkv.scale) {
     k_ = reinterpret_cast<uint16_t*>(c.floats(int64_t(kMaxChunkKeys) * pdim_ / 2));
     v_ = reinterpret_cast<uint16_t*>(c.floats(int64_t(kMaxChunkKeys) * pdim_ / 2));
     pairs_ = c.floats(int64_t(16) * pdim_);
@@ -53,6 +55,20 @@ class EngineAmx {
         transpose<I>(rows + side * 16 * words + step * 16, words, 16, 16, panel + (step * 2 + side) * 256, 16);
   }
 
+  /// True when keys [from, from + 32) of the chunk are one block of the packed K and V^T, which are then used in place.
+  bool adopt(const Chunk& c, int from, int kv) {
+    const int g = from / 32;
+    k_block_[g] = k_ + int64_t(from) * pdim_;
+    vt_block_[g] = vt_ + int64_t(from) * pdim_ / 2;
+    const int last = int(least(c.count, from + 32)) - 1;
+    if (!p_args_.packed || c.source != Chunk::span || c.pos[from] % 32 || c.pos[last] - c.pos[from] != last - from)
+      return false;
+    const uint16_t* at = packed_block(p_args_, pdim_, kv, c.pos[from] / 32);
+    k_block_[g] = at;
+    vt_block_[g] = reinterpret_cast<const float*>(at + 32 * pdim_);
+    return true;
+  }
+
   void pack_key(int j, const void* row) { copy_row(static_cast<const uint16_t*>(row), k_ + int64_t(j) * pdim_); }
   void pack_value(int j, const void* row) { copy_row(static_cast<const uint16_t*>(row), v_ + int64_t(j) * pdim_); }
   void pad(int from, int to) {
@@ -61,20 +77,26 @@ class EngineAmx {
       copy_row(nullptr, v_ + int64_t(j) * pdim_);
     }
   }
+  void finish_values(int from) { transpose_values(v_ + int64_t(from) * pdim_, vt_ + int64_t(from) * pdim_ / 2); }
 
-  /// V^T of the chunk, vt[key block of 32][pdim][32 keys].
-  void finish_values(int keys) {
-    for (int b = 0; b < keys; b += 32) {
-      for (int r = 0; r < 16; ++r) {
-        const uint16_t *even = v_ + int64_t(b + 2 * r) * pdim_, *odd = even + pdim_;
-        for (int d = 0; d < pdim_; d += 16) {
-          const __m512i lo = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even + d)));
-          const __m512i hi = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd + d)));
-          _mm512_storeu_si512(pairs_ + r * pdim_ + d, _mm512_or_si512(lo, _mm512_slli_epi32(hi, 16)));
-        }
-      }
-      transpose<I>(pairs_, pdim_, 16, pdim_, vt_ + int64_t(b) * pdim_ / 2, 16);
+  /// Bytes of the packed K and V^T of all key/value heads: blocks of [32][pdim] and [pdim][32].
+  static size_t packed_bytes(const QkvView& a) {
+    return size_t(a.kv_heads * ceil_div(a.seq_len, 32) * 32 * padded(a.head_dim) * 4);
+  }
+  static uint16_t* packed_block(const Problem& p, int64_t pdim, int64_t kv, int64_t block) {
+    return static_cast<uint16_t*>(p.packed) + (kv * ceil_div(p.qkv.seq_len, 32) + block) * 64 * pdim;
+  }
+  void pack_block(int64_t kv, int64_t block) {
+    const QkvView& a = p_args_.qkv;
+    uint16_t* at = packed_block(p_args_, pdim_, kv, block);
+    const auto* k = static_cast<const uint16_t*>(a.k) + kv * a.k_head_stride;
+    const auto* v = static_cast<const uint16_t*>(a.v) + kv * a.v_head_stride;
+    for (int64_t j = 0; j < 32; ++j) {
+      const int64_t row = block * 32 + j;
+      copy_row(row < a.seq_len ? k + row * a.k_row_stride : nullptr, at + j * pdim_);
+      copy_row(row < a.seq_len ? v + row * a.v_row_stride : nullptr, v_ + j * pdim_);
     }
+    transpose_values(v_, reinterpret_cast<float*>(at + 32 * pdim_));
   }
 
   void scores(int keys, const float* panel, float bias, float* s, V* top) {
@@ -83,7 +105,7 @@ class EngineAmx {
       _tile_zero(1);
       _tile_zero(2);
       _tile_zero(3);
-      const uint16_t* k = k_ + int64_t(b) * pdim_;
+      const uint16_t* k = k_block_[b / 32];
       for (int step = 0; step < pdim_ / 32; ++step) {
         _tile_loadd(4, k + step * 32, pdim_ * 2);
         _tile_loadd(5, k + 16 * pdim_ + step * 32, pdim_ * 2);
@@ -125,7 +147,7 @@ class EngineAmx {
       _tile_loadd(2, o + 16 * L, L * 4);
       _tile_loadd(3, o + 16 * L + 16, L * 4);
       for (int b = 0; b < keys; b += 32) {
-        const float* vt = vt_ + int64_t(b) * pdim_ / 2 + d * 16;
+        const float* vt = vt_block_[b / 32] + d * 16;
         _tile_loadd(4, vt, 64);
         _tile_loadd(5, vt + 256, 64);
         _tile_loadd(6, p_ + b * 16, 64);
@@ -153,6 +175,19 @@ class EngineAmx {
     for (; d < pdim_; d += 8) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + d), _mm_setzero_si128());
   }
 
+  /// vt[pdim][32 keys] of v[32 keys][pdim]: pairs of keys become words, then words are transposed.
+  void transpose_values(const uint16_t* v, float* vt) {
+    for (int r = 0; r < 16; ++r) {
+      const uint16_t *even = v + int64_t(2 * r) * pdim_, *odd = even + pdim_;
+      for (int d = 0; d < pdim_; d += 16) {
+        const __m512i lo = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even + d)));
+        const __m512i hi = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd + d)));
+        _mm512_storeu_si512(pairs_ + r * pdim_ + d, _mm512_or_si512(lo, _mm512_slli_epi32(hi, 16)));
+      }
+    }
+    transpose<I>(pairs_, pdim_, 16, pdim_, vt, 16);
+  }
+
   /// p[keys][L] -> p_[key block of 32][side][16 pairs][16 queries], rounded to bf16 (to nearest; ties up, which the
   /// sums over hundreds of keys do not see).
   void pair_probs(int keys, const float* p) {
@@ -167,10 +202,13 @@ class EngineAmx {
       }
   }
 
+  const Problem& p_args_;
   int dim_, pdim_;
   float scale_;
   uint16_t *k_, *v_;  // [chunk keys][pdim]
   float *pairs_, *vt_, *p_;
+  const uint16_t* k_block_[kMaxChunkKeys / 32];  // [32][pdim] each
+  const float* vt_block_[kMaxChunkKeys / 32];    // [pdim][16 words of two keys]
 };
 
 }  // namespace

@@ -1,7 +1,8 @@
 // The two matrix products of a task in float32 vectors, for inputs of any dtype (see micro.h for the layout).
 //
-// What an engine offers to attend_simd.h: pack_q for a panel of queries, pack_key and pack_value for the keys of a
-// chunk, scores() of a panel against the packed keys, and accumulate() of the packed values.
+// What an engine offers to attend_simd.h: pack_q for a panel of queries; for each group of a chunk's keys either adopt
+// (use a copy made before) or pack_key, pack_value, pad and finish_values; scores() of a panel against the packed
+// keys, and accumulate() of the packed values.
 #pragma once
 #include "kernels/cpu/carve.h"
 #include "kernels/cpu/micro.h"
@@ -16,7 +17,8 @@ class EngineF32 {
   using I = Isa;
   using V = typename I::V;
   static constexpr int L = lanes<I>, W = I::width, NV = I::vectors;
-  static constexpr int key_step = 4;    ///< scores() and accumulate() take multiples of it
+  static constexpr int key_step = 4;           ///< scores() and accumulate() take multiples of it
+  static constexpr int group = kMaxChunkKeys;  ///< keys that are packed together
   static constexpr int chunk = 64;      ///< keys at a time: scores, K and V stay near the first cache level
   /// lanes * head_dim of a task: its Q and O stay in the second cache level (512 KiB; 1 MiB and more with AVX-512)
   static constexpr int lane_budget = W == 16 ? 32768 : 16384;
@@ -24,7 +26,7 @@ class EngineF32 {
   static int64_t padded(int dim) { return dim; }
   static int64_t q_floats(int dim) { return int64_t(dim) * L; }
 
-  EngineF32(Carve& c, const QkvView& a) : dtype_(a.dtype), dim_(a.head_dim), scale_(a.scale) {
+  EngineF32(Carve& c, const Problem& p) : dtype_(p.qkv.dtype), dim_(p.qkv.head_dim), scale_(p.qkv.scale) {
     k_ = c.floats(int64_t(kMaxChunkKeys) * dim_);
     v_ = c.floats(int64_t(kMaxChunkKeys) * dim_);
   }
@@ -46,6 +48,7 @@ class EngineF32 {
     transpose<I>(rows, dim_, L, dim_, panel, L);
   }
 
+  bool adopt(const Chunk&, int, int) { return false; }
   /// The copies cost 1/lanes of the arithmetic and spare the micro-kernels strides, types, gathers and aliasing.
   void pack_key(int j, const void* row) { widen<I>(dtype_, row, k_ + int64_t(j) * dim_, dim_); }
   void pack_value(int j, const void* row) { widen<I>(dtype_, row, v_ + int64_t(j) * dim_, dim_); }

@@ -154,8 +154,16 @@ void pool_rows(const void* x, Dtype dtype, int64_t row_stride, int64_t r0, int64
 template <class I>
 constexpr IsaKernels kernel_table() {
   using E = EngineF32<I>;
-  return {I::name,        E::L,                  E::lane_budget, attend_scratch_bytes<E>,
-          attend_task<E>, tail_scratch_bytes<I>, tail_head<I>,   pool_rows<I>};
+  return {.name = I::name,
+          .lanes = E::L,
+          .lane_budget = E::lane_budget,
+          .scratch_bytes = attend_scratch_bytes<E>,
+          .attend = attend_task<E>,
+          .packed_bytes = nullptr,
+          .pack = nullptr,
+          .tail_scratch_bytes = tail_scratch_bytes<I>,
+          .tail = tail_head<I>,
+          .pool = pool_rows<I>};
 }
 
 }  // namespace

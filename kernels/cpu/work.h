@@ -39,6 +39,7 @@ struct Problem {
   PlanView plan;
   OutView out;
   int64_t key_tiles;
+  void* packed = nullptr;  ///< K and V in the form of IsaKernels::pack, or null
 };
 
 struct Chunk {
@@ -85,6 +86,10 @@ struct IsaKernels {
   /// Bytes of scratch memory a thread needs for tasks of at most `heads` heads by `queries` queries.
   size_t (*scratch_bytes)(const Problem&, int64_t heads, int64_t queries, bool tile_mean);
   void (*attend)(const Problem&, const Task&, void* scratch);
+  /// For instruction sets that want K and V in another form: bytes for all of them, and the making of one block of 32
+  /// keys of one key/value head in Problem::packed. Null where nothing is packed; Problem::packed may stay null.
+  size_t (*packed_bytes)(const QkvView&);
+  void (*pack)(const Problem&, int64_t kv_head, int64_t block, void* scratch);
   size_t (*tail_scratch_bytes)(const QkvView&, int64_t tail, bool keep_probs);
   /// One query head of tail_probs_cpu; any output may be null.
   void (*tail)(const QkvView&, int head, int64_t tail, float* probs, float* vertical, float* slash, void* scratch);
