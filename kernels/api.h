@@ -96,4 +96,13 @@ size_t attend_cuda_workspace(const QkvView&, const PlanView&, const OutView&);
 /// tile_mean needs lse. workspace: attend_cuda_workspace() bytes, 16-byte aligned, not shared with work of other streams.
 Result attend_cuda(const QkvView&, const PlanView&, const OutView&, void* workspace, void* stream);
 
+/// Mean over tiles of `tile` rows of x [heads,seq_len,dim] (device, innermost stride 1) into out
+/// [heads,ceil(seq_len/tile),dim] contiguous; true count in the last tile.
+Result pool_mean_cuda(const void* x, Dtype, int heads, int64_t seq_len, int dim, int64_t head_stride, int64_t row_stride,
+                      int tile, float* out, void* stream);
+/// Column sums [Hq,N] and distance sums [Hq,N] of the causal softmax of the last `tail` queries (cut at seq_len).
+/// bf16 and f16, head_dim 64 and 128.
+size_t tail_sums_cuda_workspace(const QkvView&, int64_t tail);
+Result tail_sums_cuda(const QkvView&, int64_t tail, float* vertical, float* slash, void* workspace, void* stream);
+
 }  // namespace prefill::kernels

@@ -60,6 +60,39 @@ class CudaBackend final : public KernelBackend {
     return std::move(out.softmax);
   }
 
+  at::Tensor pool_mean(const at::Tensor& x, int tile) const override {
+    const auto type = x.scalar_type();
+    const bool known = type == at::kFloat || type == at::kBFloat16 || type == at::kHalf;
+    if (!known || x.dim() != 3 || x.numel() == 0 || x.stride(2) != 1 || tile < 1 || !x.is_cuda())
+      return KernelBackend::pool_mean(x, tile);
+    const c10::cuda::CUDAGuard guard(x.device());
+    const auto out = at::empty({x.size(0), (x.size(1) + tile - 1) / tile, x.size(2)}, x.options().dtype(at::kFloat));
+    const auto dtype = type == at::kFloat  ? kernels::Dtype::f32
+                       : type == at::kHalf ? kernels::Dtype::f16
+                                           : kernels::Dtype::bf16;
+    adapters::raise_on(kernels::pool_mean_cuda(x.data_ptr(), dtype, int(x.size(0)), x.size(1), int(x.size(2)), x.stride(0),
+                                               x.stride(1), tile, out.data_ptr<float>(), stream(x)),
+                       name());
+    return out;
+  }
+
+  std::pair<at::Tensor, at::Tensor> tail_sums(const Qkv& a, int64_t tail) const override {
+    const bool aligned = reinterpret_cast<uintptr_t>(a.q.data_ptr()) % 16 == 0 && reinterpret_cast<uintptr_t>(a.k.data_ptr()) % 16 == 0 &&
+                         a.q.stride(0) % 8 == 0 && a.q.stride(1) % 8 == 0 && a.k.stride(0) % 8 == 0 && a.k.stride(1) % 8 == 0;
+    if (!aligned || tail < 1 || a.q.scalar_type() == at::kFloat || (a.head_dim() != 64 && a.head_dim() != 128) ||
+        !adapters::wrong_with(a, at::kCUDA).empty())
+      return KernelBackend::tail_sums(a, tail);
+    const c10::cuda::CUDAGuard guard(a.q.device());
+    const auto f32 = a.q.options().dtype(at::kFloat);
+    const auto vertical = at::empty({a.q_heads(), a.seq_len()}, f32), slash = at::empty_like(vertical);
+    const kernels::QkvView qkv = adapters::view(a);
+    const auto workspace = at::empty({int64_t(kernels::tail_sums_cuda_workspace(qkv, tail))}, f32.dtype(at::kByte));
+    adapters::raise_on(kernels::tail_sums_cuda(qkv, tail, vertical.data_ptr<float>(), slash.data_ptr<float>(),
+                                               workspace.data_ptr(), stream(a.q)),
+                       name());
+    return {vertical, slash};
+  }
+
   std::unique_ptr<StageClock> make_clock() const override { return adapters::make_cuda_clock(); }
   void synchronize() const override { c10::cuda::device_synchronize(); }
   int64_t peak_bytes() const override {
@@ -76,13 +109,14 @@ class CudaBackend final : public KernelBackend {
     if (const Support s = supports(a, p); !s) throw Unsupported(name() + ": " + s.why);
   }
 
+  static void* stream(const at::Tensor& t) { return c10::cuda::getCurrentCUDAStream(t.device().index()).stream(); }
+
   static void compute(const Qkv& a, const AttentionPlan& p, const adapters::Outputs& out) {
     const adapters::PlanArgs plan(p, a);
     const kernels::QkvView qkv = adapters::view(a);
     const auto bytes = int64_t(kernels::attend_cuda_workspace(qkv, plan.view, out.view));
     const at::Tensor workspace = at::empty({bytes}, a.q.options().dtype(at::kByte));
-    adapters::raise_on(kernels::attend_cuda(qkv, plan.view, out.view, workspace.data_ptr(),
-                                            c10::cuda::getCurrentCUDAStream(a.q.device().index()).stream()),
+    adapters::raise_on(kernels::attend_cuda(qkv, plan.view, out.view, workspace.data_ptr(), stream(a.q)),
                        "cuda");
   }
 };

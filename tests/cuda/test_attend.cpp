@@ -220,6 +220,23 @@ TEST(CudaBackend, SaysWhatItDoesNotCompute) {
   EXPECT_THROW(cuda->attend({f, f, f, 0.1}, dense), Unsupported);
 }
 
+TEST(CudaBackend, EstimatorsAreThoseOfTheBaseClass) {
+  const BackendInfo& info = backends().at("cuda");
+  if (const Support s = info.available(); !s) GTEST_SKIP() << s.why;
+  const auto cuda = info.make(), reference = backends().at("cpu-ref").make();
+  for (const Shape& s : {Shape{"", 6, 2, 128, 1300, at::kBFloat16, 64, 64}, Shape{"", 3, 3, 64, 70, at::kHalf, 64, 64}}) {
+    const Qkv a = random_qkv(s, 3), g = on_gpu(a);
+    for (int tile : {1, 64, 100})
+      EXPECT_LT((cuda->pool_mean(g.k, tile).cpu() - reference->pool_mean(a.k, tile)).abs().max().item<double>(), 1e-5);
+    for (int64_t tail : {1, 64, 100, 2000}) {
+      const auto got = cuda->tail_sums(g, tail), want = reference->tail_sums(a, tail);
+      EXPECT_LT((got.first.cpu() - want.first).abs().max().item<double>(), 1e-4 * double(tail)) << "columns, tail " << tail;
+      EXPECT_LT((got.second.cpu() - want.second).abs().max().item<double>(), 1e-4 * double(tail)) << "distances, tail " << tail;
+      EXPECT_NEAR(got.second.sum().item<double>(), double(s.q_heads) * double(std::min(tail, s.n)), 1e-2 * double(tail));
+    }
+  }
+}
+
 TEST(CudaBackend, ClockAddsUpStages) {
   const BackendInfo& info = backends().at("cuda");
   if (const Support s = info.available(); !s) GTEST_SKIP() << s.why;
