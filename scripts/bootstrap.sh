@@ -74,16 +74,3 @@ if [ "$have" != "$wanted" ] && [ "$have" != "${wanted/cuda=no/cuda=yes}" ]; then
   echo "$wanted" > "$stamp"
 fi
 
-# --- CUTLASS headers, only where CUDA can be compiled ----------------------------------------------------------------
-if command -v nvcc > /dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
-  if [ ! -e .venv/cutlass/cutlass_library/source/include/cute/tensor.hpp ]; then
-    say "fetching the CUTLASS headers (nvcc is here)"
-    work=$(mktemp -d)
-    "$venv/bin/python" -m pip download --disable-pip-version-check -q --no-deps -d "$work" nvidia-cutlass==4.2.0.0 > /dev/null 2>&1 ||
-      die "pip could not download nvidia-cutlass"
-    rm -rf .venv/cutlass.new
-    unzip -q "$work"/nvidia_cutlass*.whl 'cutlass_library/source/include/*' -d .venv/cutlass.new
-    rm -rf .venv/cutlass "$work"
-    mv .venv/cutlass.new .venv/cutlass
-  fi
-fi

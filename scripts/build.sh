@@ -6,8 +6,7 @@ preset=${1:?usage: scripts/build.sh PRESET [TARGET...] (presets: cpu, cuda, dev,
 shift
 site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 log=$(mktemp)
-if ! cmake --preset "$preset" -Wno-dev -DLIBTORCH_ROOT="$site/torch" \
-  -DCUTLASS_INCLUDE="$PWD/.venv/cutlass/cutlass_library/source/include" > "$log" 2>&1; then
+if ! cmake --preset "$preset" -Wno-dev -DLIBTORCH_ROOT="$site/torch" > "$log" 2>&1; then
   cat "$log" >&2
   exit 1
 fi

@@ -23,7 +23,14 @@ if [ $asan = yes ]; then
   # LibTorch keeps what it allocates for the life of the process: leaks are not looked for here
   ASAN_OPTIONS=detect_leaks=0 ctest --test-dir build/asan -L "^($(IFS='|'; echo "${areas[*]}"))\$" -LE slow --output-on-failure -j 2
 fi
-preset=cpu
-if command -v nvcc > /dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then preset=cuda; fi
+# The CUDA programs load LibTorch's CUDA libraries even to list their tests, so they are built where there is a GPU; with
+# nvcc alone the kernels are compiled and that is all that can be known.
+nvcc=no preset=cpu
+if command -v nvcc > /dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then nvcc=yes; fi
+if [ $nvcc = yes ] && nvidia-smi -L > /dev/null 2>&1; then
+  scripts/bootstrap.sh --cuda
+  preset=cuda
+fi
 scripts/build.sh $preset
+[ $nvcc = no ] || [ $preset = cuda ] || scripts/build.sh cuda cuda_probe
 ctest --test-dir build/$preset --output-on-failure -j 2 --no-tests=error
