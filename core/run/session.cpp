@@ -55,8 +55,10 @@ Session open_session(const Experiment& e) {
   s.tokenizer = load_tokenizer(s.model_folder);
   // Tasks before weights: a missing data file is said in a moment, not after a minute of loading.
   std::vector<std::unique_ptr<Task>> made;
-  for (const WorkloadSpec& w : e.workloads)
+  for (const WorkloadSpec& w : e.workloads) {
     made.push_back(w.task->make(w.params, TaskRequest{w.tokens, w.count, uint64_t(w.seed), w.profile, s.tokenizer.get()}));
+    s.workload_data.push_back(made.back()->provenance());
+  }
   ModelOptions options;
   options.dtype = e.dtype;
   options.device = s.backend->device();
@@ -70,8 +72,8 @@ Session open_session(const Experiment& e) {
   return s;
 }
 
-json identity_of(const Experiment&, const Session& s, const WorkloadSpec& w, const MethodPoint& p, int max_new_tokens) {
-  return {{"schema", 1},
+json identity_of(const Experiment& e, const Session& s, const WorkloadSpec& w, const MethodPoint& p, int max_new_tokens) {
+  json out{{"schema", 1},
           {"method", {{"name", p.method->name}, {"version", p.method->version}, {"params", p.params.canonical}}},
           {"model", s.model_identity},
           {"workload", {{"task", w.task->name}, {"version", w.task->version}, {"params", w.params.canonical}, {"tokens", w.tokens}, {"count", w.count},
@@ -79,6 +81,9 @@ json identity_of(const Experiment&, const Session& s, const WorkloadSpec& w, con
           {"backend", s.backend->name()},
           {"dtype", s.model->dtype()},
           {"threads", s.threads}};
+  const json& data = s.workload_data[size_t(&w - e.workloads.data())];
+  if (!data.is_null()) out["workload"]["data"] = data;
+  return out;
 }
 
 void verify_backend(const KernelBackend& backend, const ModelShape& shape, const std::string& dtype) {

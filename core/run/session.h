@@ -21,6 +21,7 @@ struct Session {
   std::vector<std::unique_ptr<Method>> methods;      ///< as the experiment's points
   int threads = 1;
   nlohmann::json model_identity;
+  std::vector<nlohmann::json> workload_data;  ///< Task::provenance() of each workload: other data, other run
 };
 
 /// Sets everything up; throws InputError / Unsupported with the reason. Prints nothing, creates nothing.
