@@ -20,10 +20,13 @@ class Dense final : public MethodOf<DenseParams> {
 
 }  // namespace
 
-PREFILL_METHOD(Dense, {.name = "dense",
-                       .doc = "every causal pair: the accuracy ceiling and the latency baseline",
-                       .source = "FlashAttention (Dao et al., arXiv 2205.14135 and 2307.08691); the kernel is the backend's own",
-                       .cost = "no estimate; attention 2*Hq*D*n^2 FLOP",
-                       .full_budget = "{}"})
+PREFILL_METHOD(
+    Dense,
+    {.name = "dense",
+     .doc = "every causal pair: the accuracy ceiling and the latency baseline",
+     .source =
+         "FlashAttention (Dao et al., arXiv 2205.14135 and 2307.08691); the kernel is the backend's own",
+     .cost = "no estimate; attention 2*Hq*D*n^2 FLOP",
+     .full_budget = "{}"})
 
 }  // namespace prefill

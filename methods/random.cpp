@@ -18,7 +18,8 @@ struct RandomParams {
   int64_t seed = 1;
   template <class V>
   void fields(V& v) {
-    v("density", density, in(0, 1), "causal pairs to compute / all causal pairs (tiles that are always kept included)");
+    v("density", density, in(0, 1),
+      "causal pairs to compute / all causal pairs (tiles that are always kept included)");
     v("tile", tile, in(16, 512), "queries and keys per tile");
     v("sink_tiles", sink_tiles, at_least(0), "first key tiles that every row keeps");
     v("seed", seed, at_least(0), "draws differ by seed, layer, head and row");
@@ -60,8 +61,8 @@ class Random final : public MethodOf<RandomParams> {
   }
 
  private:
-  /// Each row gets `density` of its own pairs; what forced tiles overdraw or rounding leaves over is carried to
-  /// the next row, so that the head as a whole meets the density to within a tile.
+  /// Each row gets `density` of its own pairs; what forced tiles overdraw or rounding leaves over is carried
+  /// to the next row, so that the head as a whole meets the density to within a tile.
   HostPattern draw(int layer, int64_t head, int64_t n) const {
     const int64_t rows = (n + params.tile - 1) / params.tile;
     HostPattern p;
@@ -74,7 +75,8 @@ class Random final : public MethodOf<RandomParams> {
       balance += params.density * double(row_pairs(r, params.tile, n));
       for (int64_t t = 0; t < sinks; ++t) balance -= double(visible_pairs(r, t, params.tile, params.tile, n));
       balance -= double(visible_pairs(r, r, params.tile, params.tile, n));
-      const double one = double(visible_pairs(r, sinks, params.tile, params.tile, n));  // any tile before the diagonal
+      const double one =
+          double(visible_pairs(r, sinks, params.tile, params.tile, n));  // any tile before the diagonal
       const int64_t open = r - sinks;
       const int64_t take = open > 0 ? std::clamp<int64_t>(std::llround(balance / one), 0, open) : 0;
       balance -= double(take) * one;

@@ -30,9 +30,10 @@ PREFILL_METHOD(
     Streaming,
     {.name = "streaming",
      .doc = "A-shape: the first keys and a sliding window, token exact",
-     .source = "StreamingLLM (Xiao et al., arXiv 2309.17453) as prefill mask; A-shape in MInference (arXiv "
-               "2407.02490). Published settings (sink, local): 100, 800 (MInference's per-head search, the default "
-               "here); 128, 3968 (its a_shape mode); 1024, 8192 (baseline of FlexPrefill's scripts)",
+     .source =
+         "StreamingLLM (Xiao et al., arXiv 2309.17453) as prefill mask; A-shape in MInference (arXiv "
+         "2407.02490). Published settings (sink, local): 100, 800 (MInference's per-head search, the default "
+         "here); 128, 3968 (its a_shape mode); 1024, 8192 (baseline of FlexPrefill's scripts)",
      .cost = "no estimate; attention about 4*Hq*D*n*(sink + local) FLOP",
      .full_budget = R"({"local": 1000000000})",
      .knob = "local",

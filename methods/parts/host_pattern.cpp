@@ -10,15 +10,16 @@ namespace {
 
 using Member = std::vector<int32_t> HostPattern::*;
 
-/// [P, longest] int32; what lies past a pattern's own end is never read (TileSet's capacity rule), but zeroed so
-/// that equal plans have equal bytes.
+/// [P, longest] int32; what lies past a pattern's own end is never read (TileSet's capacity rule), but zeroed
+/// so that equal plans have equal bytes.
 at::Tensor pack(const std::vector<HostPattern>& patterns, Member member, at::Device device) {
   size_t longest = 1;  // a capacity of 0 would give tensors without memory
   for (const HostPattern& p : patterns) longest = std::max(longest, (p.*member).size());
   at::Tensor out = at::zeros({int64_t(patterns.size()), int64_t(longest)}, at::kInt);
   for (size_t i = 0; i < patterns.size(); ++i) {
     const auto& from = patterns[i].*member;
-    if (!from.empty()) std::memcpy(out.data_ptr<int32_t>() + i * longest, from.data(), from.size() * sizeof(int32_t));
+    if (!from.empty())
+      std::memcpy(out.data_ptr<int32_t>() + i * longest, from.data(), from.size() * sizeof(int32_t));
   }
   return device.is_cpu() ? out : out.to(device);
 }

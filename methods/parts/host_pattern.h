@@ -1,5 +1,5 @@
-// Patterns that are built row by row on the host: one per head or group of heads, filled independently (so that
-// heads run in parallel), then packed into one TileSet.
+// Patterns that are built row by row on the host: one per head or group of heads, filled independently (so
+// that heads run in parallel), then packed into one TileSet.
 #pragma once
 #include <cstdint>
 #include <vector>

@@ -30,7 +30,8 @@ at::Tensor count_for_mass(const at::Tensor& x, double mass, bool extra_at_tie) {
 at::Tensor top_counts(const at::Tensor& scores, const at::Tensor& counts) {
   const at::Tensor order = std::get<1>(scores.sort(/*stable=*/true, -1, /*descending=*/true));
   const at::Tensor rank = at::arange(scores.size(1), counts.options());
-  return at::zeros(scores.sizes(), scores.options().dtype(at::kBool)).scatter(1, order, rank.lt(counts.unsqueeze(1)));
+  return at::zeros(scores.sizes(), scores.options().dtype(at::kBool))
+      .scatter(1, order, rank.lt(counts.unsqueeze(1)));
 }
 
 at::Tensor sqrt_js(const at::Tensor& p, const at::Tensor& q, bool zeros_are_nan) {

@@ -12,13 +12,15 @@ at::Tensor stripe_mask(const at::Tensor& vertical, const at::Tensor& slash) {
   const int64_t heads = vertical.size(0), blocks = vertical.size(1);
   const at::Tensor index = at::arange(blocks, vertical.options().dtype(at::kLong));
   const at::Tensor offset = index.unsqueeze(1) - index;  // row - key block
-  const at::Tensor slashes = slash.index_select(1, offset.clamp_min(0).flatten()).view({heads, blocks, blocks});
+  const at::Tensor slashes =
+      slash.index_select(1, offset.clamp_min(0).flatten()).view({heads, blocks, blocks});
   return (slashes | vertical.unsqueeze(1)) & offset.ge(0);
 }
 
 HostPattern cover_vertical_slash(const VerticalSlash& vs, int tile, int64_t n) {
   const int64_t rows = (n + tile - 1) / tile;
-  // A slash at distance d runs through block offsets floor(d/tile) and, unless it starts in a corner, the next.
+  // A slash at distance d runs through block offsets floor(d/tile) and, unless it starts in a corner, the
+  // next.
   std::vector<uint8_t> offset_hit(size_t(rows) + 1, 0);
   offset_hit[0] = 1;
   for (int32_t d : vs.distances) {
@@ -28,7 +30,8 @@ HostPattern cover_vertical_slash(const VerticalSlash& vs, int tile, int64_t n) {
   std::vector<int32_t> in_tile(size_t(rows), 0);
   for (int32_t j : vs.columns) ++in_tile[size_t(j / tile)];
   std::vector<uint8_t> whole(size_t(rows), 0);
-  for (int64_t t = 0; t < rows; ++t) whole[size_t(t)] = in_tile[size_t(t)] == std::min<int64_t>(tile, n - t * tile);
+  for (int64_t t = 0; t < rows; ++t)
+    whole[size_t(t)] = in_tile[size_t(t)] == std::min<int64_t>(tile, n - t * tile);
 
   HostPattern p;
   for (int64_t r = 0; r < rows; ++r) {

@@ -9,8 +9,8 @@
 
 namespace prefill {
 
-/// Block granular, on the device of its arguments. vertical [H,nb] bool: key block c for every later row; slash
-/// [H,nb] bool: block offset s = row - c. -> causal tile mask [H,nb,nb] bool.
+/// Block granular, on the device of its arguments. vertical [H,nb] bool: key block c for every later row;
+/// slash [H,nb] bool: block offset s = row - c. -> causal tile mask [H,nb,nb] bool.
 at::Tensor stripe_mask(const at::Tensor& vertical, const at::Tensor& slash);
 
 /// Token granular, one head, on the host. `columns` and `distances` ascend and are unique; 0 <= both < n.
@@ -18,14 +18,14 @@ struct VerticalSlash {
   std::vector<int32_t> columns, distances;
 };
 
-/// Covers key j of query i whenever j is a column or i - j a distance, causally: a tile wherever a slash touches
-/// it, single columns elsewhere. Tiles are aligned squares of `tile`; a tile all of whose keys are columns
-/// becomes a whole tile; the diagonal tile is always there.
+/// Covers key j of query i whenever j is a column or i - j a distance, causally: a tile wherever a slash
+/// touches it, single columns elsewhere. Tiles are aligned squares of `tile`; a tile all of whose keys are
+/// columns becomes a whole tile; the diagonal tile is always there.
 HostPattern cover_vertical_slash(const VerticalSlash&, int tile, int64_t n);
 
-/// The set that MInference's released index conversion computes (csrc/vertical_slash_index.cu: 64-wide ranges that
-/// start at (row end - distance - 64) and are merged in steps of 64), exactly: the part of a range that fills no
-/// aligned tile becomes columns. `distances` must contain 0.
+/// The set that MInference's released index conversion computes (csrc/vertical_slash_index.cu: 64-wide ranges
+/// that start at (row end - distance - 64) and are merged in steps of 64), exactly: the part of a range that
+/// fills no aligned tile becomes columns. `distances` must contain 0.
 HostPattern cover_vertical_slash_released(const VerticalSlash&, int64_t n);
 
 }  // namespace prefill

@@ -1,0 +1,174 @@
+// calibrate: a method's offline artefact from one's own model and prompts.
+#include <ATen/ATen.h>
+
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "core/app/set_option.h"
+#include "core/app/verb.h"
+#include "core/base/hash.h"
+#include "core/base/text.h"
+#include "core/calibrate.h"
+#include "core/model/model.h"
+#include "core/text/tokenizer.h"
+#include "methods/parts/artifacts.h"
+
+namespace prefill {
+namespace {
+
+struct CalibrateOptions {
+  std::string method, model, data, out, backend = "cpu", dtype = "auto";
+  std::vector<std::string> set;
+  int64_t tokens = 0, limit = 0;
+  bool json = false;
+};
+
+/// What a row of a JSON-lines file asks the model to read.
+std::string prompt_of(const nlohmann::json& row, const std::string& where) {
+  auto text = [&](const char* key) {
+    return row.contains(key) && row[key].is_string() ? row[key].get<std::string>() : std::string();
+  };
+  if (!row.is_object()) throw InputError(where + ": not a JSON object");
+  const std::string prompt = text("prompt"), context = text("context"), input = text("input");
+  if (!prompt.empty()) return prompt;
+  if (context.empty() && input.empty())
+    throw InputError(where + ": neither 'prompt' nor 'context' and 'input'");
+  return context + "\n\n" + input;
+}
+
+std::vector<std::vector<int32_t>> read_prompts(const CalibrateOptions& o, const Tokenizer& tokenizer,
+                                               int64_t longest) {
+  std::istringstream lines(read_file(o.data));
+  std::vector<std::vector<int32_t>> out;
+  std::string line;
+  for (int number = 1; std::getline(lines, line) && (o.limit == 0 || int64_t(out.size()) < o.limit);
+       ++number) {
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    const std::string where = str(o.data, ":", number);
+    nlohmann::json row;
+    try {
+      row = nlohmann::json::parse(line);
+    } catch (const nlohmann::json::parse_error& e) {
+      throw InputError(str(where, ": not JSON (byte ", e.byte, " of the line)"));
+    }
+    std::vector<int32_t> ids = tokenizer.encode(prompt_of(row, where));
+    if (int64_t(ids.size()) > longest) {  // the middle goes, as InfiniteBench's truncation does
+      const auto head = longest / 2, tail = longest - head;
+      std::vector<int32_t> cut(ids.begin(), ids.begin() + head);
+      cut.insert(cut.end(), ids.end() - tail, ids.end());
+      ids = std::move(cut);
+    }
+    out.push_back(std::move(ids));
+  }
+  if (out.empty())
+    throw InputError(o.data +
+                     ": no prompt in it (expected JSON lines with 'prompt', or 'context' and 'input')");
+  return out;
+}
+
+/// Dense attention, with the calibrator looking on.
+class Onlooker final : public AttentionHook {
+ public:
+  Onlooker(Calibrator& calibrator, const KernelBackend& backend, int prompt, size_t prompts, int layers)
+      : calibrator_(calibrator),
+        backend_(backend),
+        clock_(make_cpu_clock()),
+        prompt_(prompt),
+        prompts_(prompts),
+        layers_(layers) {}
+  at::Tensor prefill(int layer, const Qkv& qkv) override {
+    std::cerr << "\rprompt " << prompt_ + 1 << "/" << prompts_ << ", layer " << layer + 1 << "/" << layers_
+              << ", " << qkv.seq_len() << " tokens  " << std::flush;
+    calibrator_.see({qkv, layer, qkv.seq_len(), backend_, *clock_}, prompt_);
+    return backend_.attend(qkv, AttentionPlan::uniform(qkv.q_heads(), {Route::dense, 0})).out;
+  }
+
+ private:
+  Calibrator& calibrator_;
+  const KernelBackend& backend_;
+  std::unique_ptr<StageClock> clock_;
+  int prompt_;
+  size_t prompts_;
+  int layers_;
+};
+
+int run_calibrate(const CalibrateOptions& o) {
+  const CalibratorInfo& info = calibrators().at(o.method);
+  const ParamsHandle params = read_settings(info.read, "calibrate " + info.name, o.set);
+
+  const auto tokenizer = load_tokenizer(o.model);
+  const auto backend = backends().at(o.backend).make();
+  ModelOptions options;
+  options.dtype = o.dtype;
+  options.device = backend->device();
+  const auto model = load_model(o.model, options);
+  const int64_t longest = o.tokens > 0 ? std::min(o.tokens, model->max_tokens()) : model->max_tokens();
+  const auto prompts = read_prompts(o, *tokenizer, longest);
+
+  const auto calibrator = info.make(params, MethodEnv{model->shape()});
+  nlohmann::json lengths = nlohmann::json::array();
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    Onlooker hook(*calibrator, *backend, int(i), prompts.size(), model->shape().layers);
+    model->prefill(prompts[i], hook);
+    model->reset();
+    lengths.push_back(prompts[i].size());
+  }
+  std::cerr << "\n";
+  const Calibrator::Result result = calibrator->finish();
+  write_artifact(o.out,
+                 {info.name,
+                  model->shape(),
+                  sha256_file(o.data),
+                  {{"params", params.canonical}, {"prompt_tokens", lengths}, {"summary", result.summary}},
+                  result.content});
+  if (o.json) {
+    std::cout
+        << nlohmann::ordered_json{{"method", info.name}, {"out", o.out}, {"summary", result.summary}}.dump()
+        << "\n";
+    return exit_ok;
+  }
+  for (const auto& [key, value] : result.summary.items()) std::cout << key << ": " << value.dump() << "\n";
+  std::cout << "written to " << o.out << "; use it with --set " << info.field << "=" << o.out << "\n";
+  return exit_ok;
+}
+
+std::string what_there_is() {
+  std::string text = "make a method's offline artefact from a model and prompts:";
+  for (const auto& [name, c] : calibrators().all()) text += " " + name + " (" + c.doc + ");";
+  text.back() = '.';
+  return text;
+}
+
+const RegisterVerb registered(
+    {.name = "calibrate",
+     .doc = "make a method's offline artefact from a model and prompts",
+     .file = __FILE__,
+     .order = 64,
+     .setup = [](CLI::App& app) -> std::function<int()> {
+       const auto o = std::make_shared<CalibrateOptions>();
+       app.description(what_there_is());
+       std::string footer = "Parameters (--set key=value):\n";
+       for (const auto& [name, c] : calibrators().all())
+         for (const FieldInfo& f : c.schema)
+           footer += "  " + name + "." + f.name + " = " + f.fallback.dump() + ": " + f.doc + "\n";
+       app.footer(footer);
+       app.add_option("method", o->method, "what to calibrate")->required();
+       app.add_option("--model", o->model, "Hugging Face folder")->required();
+       app.add_option("--data", o->data,
+                      "JSON lines: 'prompt', or 'context' and 'input' (as generate writes)")
+           ->required();
+       app.add_option("--out", o->out, "artefact to write (JSON)")->required();
+       app.add_option("--set", o->set, "parameter of the calibration, key=value; may be repeated");
+       app.add_option("--tokens", o->tokens,
+                      "cut longer prompts to this many tokens (the middle goes); default: the model's limit");
+       app.add_option("--limit", o->limit, "use the first so many prompts");
+       app.add_option("--backend", o->backend, "backend for attention")->capture_default_str();
+       app.add_option("--dtype", o->dtype, "auto, float32, bfloat16 or float16")->capture_default_str();
+       app.add_flag("--json", o->json, "print the summary as JSON");
+       return [o] { return run_calibrate(*o); };
+     }});
+
+}  // namespace
+}  // namespace prefill

@@ -1,0 +1,10 @@
+#include "core/calibrate.h"
+
+namespace prefill {
+
+Registry<CalibratorInfo>& calibrators() {
+  static Registry<CalibratorInfo> all("calibration");
+  return all;
+}
+
+}  // namespace prefill

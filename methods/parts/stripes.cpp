@@ -1,0 +1,76 @@
+#include "methods/parts/stripes.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <limits>
+
+namespace prefill {
+namespace {
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+}
+
+void set_budgets(StripeRules& rules, int64_t min_budget, int64_t max_budget, int64_t n) {
+  auto stripes = [&](int64_t tokens) { return (tokens + rules.block - 1) / rules.block; };
+  const int64_t blocks = stripes(n);
+  rules.most = max_budget > 0 ? std::min(stripes(max_budget), blocks) : blocks;
+  rules.least = std::min(stripes(min_budget), rules.most);
+}
+
+at::Tensor block_mean_estimate(const Qkv& a, const at::Tensor& key_mean, int64_t rows) {
+  const int64_t group = a.q_heads() / a.kv_heads();
+  const at::Tensor q = a.q.narrow(1, a.seq_len() - rows, rows).to(at::kFloat).mean(1) * a.scale;  // [Hq,D]
+  const at::Tensor logits =
+      at::matmul(q.view({-1, group, int64_t(a.head_dim())}), key_mean.transpose(1, 2));  // [Hkv,g,nb]
+  return logits.flatten(0, 1).softmax(-1);
+}
+
+StripeChoice choose_stripes(const TailStats& tail, const at::Tensor& from_means, const StripeRules& rules) {
+  StripeChoice choice;
+  auto stripes = [&](const at::Tensor& x) {
+    return count_for_mass(x, rules.mass, rules.released)
+        .div(rules.count_unit, "floor")
+        .add(1)
+        .clamp(rules.least, rules.most);
+  };
+  choice.verticals = stripes(tail.vertical);
+  choice.slashes = stripes(tail.slash);
+  choice.vertical = sum_bins(tail.vertical, rules.block);
+  choice.slash = distance_bins(tail.slash, rules.block, rules.released);
+  if (rules.tau > 0) {
+    choice.aware = sqrt_js(from_means, choice.vertical, rules.released).lt(rules.tau);  // NaN compares false
+    choice.verticals = choice.verticals.masked_fill(choice.aware, rules.least);
+    choice.slashes = choice.slashes.masked_fill(choice.aware, rules.least);
+  }
+  return choice;
+}
+
+StripeSets take_stripes(const StripeChoice& choice) {
+  auto forced = [](const at::Tensor& x) {
+    at::Tensor y = x.clone();
+    y.select(1, 0).fill_(kInfinity);
+    return y;
+  };
+  return {top_counts(forced(choice.vertical), choice.verticals),
+          top_counts(forced(choice.slash), choice.slashes)};
+}
+
+at::Tensor query_aware_blocks(const LayerContext& c, const at::Tensor& key_mean, const at::Tensor& heads,
+                              const StripeRules& rules) {
+  const int64_t group = c.qkv.q_heads() / c.qkv.kv_heads(), blocks = key_mean.size(1);
+  const at::Tensor q = c.backend.pool_mean(c.qkv.q.index_select(0, heads), rules.block);
+  const at::Tensor k = key_mean.index_select(0, heads.div(group, "floor"));
+  const at::Tensor causal = at::ones({blocks, blocks}, heads.options().dtype(at::kBool)).tril();
+  const at::Tensor map = (at::matmul(q, k.transpose(1, 2)) * c.qkv.scale)
+                             .masked_fill(causal.logical_not(), -kInfinity)
+                             .softmax(-1)
+                             .flatten(1);
+  auto [sorted, order] = map.sort(-1, true);
+  const at::Tensor reached = sorted.cumsum(-1);
+  const double target = rules.mass * double(blocks);
+  at::Tensor keep = rules.released ? reached.le(target) : (reached - sorted).lt(target);
+  if (rules.mass >= 1) keep = at::ones_like(keep);  // float32 prefix sums may stop short of all
+  return at::zeros_like(keep).scatter(1, order, keep).view({-1, blocks, blocks}) & causal;
+}
+
+}  // namespace prefill

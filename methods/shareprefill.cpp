@@ -1,0 +1,321 @@
+// SharePrefill: heads that an offline clustering found alike borrow the block pattern that the first of them,
+// the pivot, learnt from its own full attention on this prompt. Heads that may not borrow use stripes as
+// FlexPrefill.
+#include <ATen/ATen.h>
+
+#include <map>
+
+#include "core/method.h"
+#include "methods/parts/share_clusters.h"
+#include "methods/parts/stripes.h"
+#include "methods/parts/vertical_slash.h"
+
+namespace prefill {
+namespace {
+
+struct SharePrefillParams {
+  Path lookup;
+  std::string clusters = "listed";
+  double pattern_threshold = 0.9, similarity_threshold = 0.5, fallback_threshold = 0.9,
+         queryaware_threshold = 0.1;
+  int block_size = 128;
+  int64_t min_budget = 1024, max_budget = 0;
+  bool sharing = true;
+  std::string semantics = "intended";
+  template <class V>
+  void fields(V& v) {
+    v("lookup", lookup, any(),
+      "cluster file: the released lookup format, or what `calibrate shareprefill` wrote; "
+      "empty: no head shares");
+    v("clusters", clusters, one_of({"listed", "all"}),
+      "listed: the file's shared_clusters may share; all: every "
+      "cluster of two heads or more");
+    v("pattern_threshold", pattern_threshold, in(0, 1),
+      "share of the attention that stripes, query-aware blocks and "
+      "each row of a pivot's pattern must reach; 1: all");
+    v("similarity_threshold", similarity_threshold, in(0, 1),
+      "largest distance (square root of the Jensen-Shannon "
+      "divergence, at most 0.83) from the pivot's stripes at "
+      "which a head borrows");
+    v("fallback_threshold", fallback_threshold, in(0, 100),
+      "no borrowing when the pivot's own stripes already hold "
+      "this share of its attention");
+    v("queryaware_threshold", queryaware_threshold, in(0, 1), "as FlexPrefill's tau; 0: never");
+    v("block_size", block_size, in(16, 128), "queries and keys per block: 16, 32, 64 or 128");
+    v("min_budget", min_budget, at_least(1),
+      "least tokens for the vertical stripes, and again for the slash stripes");
+    v("max_budget", max_budget, at_least(0),
+      "most tokens for the vertical stripes, and again for the slash; 0: no limit");
+    v("sharing", sharing, any(), "false: no pivots and no borrowing, whatever the file says (ablation)");
+    v("semantics", semantics, one_of({"released", "intended"}),
+      "rules of the released code, or as they were meant");
+  }
+  std::string invalid() const {
+    if (block_size != 16 && block_size != 32 && block_size != 64 && block_size != 128)
+      return "block_size must be 16, 32, 64 or 128";
+    if (max_budget > 0 && max_budget < min_budget) return "max_budget is below min_budget";
+    return {};
+  }
+};
+
+/// What one head taught the prompt.
+struct Pivot {
+  at::Tensor vertical, slash;          ///< [nb] its stripes' attention
+  at::Tensor vertical_set, slash_set;  ///< bool [nb] its own stripes
+  int64_t vertical_pad = 0,
+          slash_pad = 0;   ///< released: surplus entries that repeat column 0 and the diagonal
+  at::Tensor pattern;      ///< bool [nb,nb]; undefined until its layer has been attended
+  double stripe_mass = 0;  ///< share of its attention that its own stripes hold
+};
+
+struct SharePrefillState : Method::State {
+  std::map<int, Pivot> by_cluster;
+  std::vector<std::pair<int, int>> teaching;  ///< (head, cluster) of the layer in flight, heads ascending
+  int64_t pivots = 0, shared = 0, stripe_heads = 0, query_aware = 0;
+  double jaccard_sum = 0;  ///< pivot's pattern against the borrower's own stripes
+};
+
+class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState> {
+ public:
+  SharePrefill(SharePrefillParams p, MethodEnv e)
+      : MethodOf(std::move(p), std::move(e)),
+        clusters_(params.lookup.text.empty() || !params.sharing
+                      ? no_clusters(env.model)
+                      : read_head_clusters(params.lookup.text, env.model, params.clusters == "all")) {}
+
+  AttentionPlan plan_layer(const LayerContext& c, SharePrefillState& s) const override {
+    const StripeRules rules = rules_for(c.seq_len);
+    TailStats tail;
+    at::Tensor key_mean, from_means;
+    {
+      StageScope stage(c.clock, Stage::estimate, c.layer);
+      tail = tail_stats(c, params.block_size);
+      if (rules.tau > 0) {
+        key_mean = c.backend.pool_mean(c.qkv.k, params.block_size);
+        from_means = block_mean_estimate(c.qkv, key_mean, tail.rows);
+      }
+    }
+    AttentionPlan plan = AttentionPlan::uniform(c.qkv.q_heads(), {Route::tiles, 0});
+    at::Tensor mask;
+    {
+      StageScope stage(c.clock, Stage::select, c.layer);
+      mask = choose(c, rules, tail, key_mean, from_means, plan, s);
+    }
+    StageScope stage(c.clock, Stage::index, c.layer);
+    plan.tiles = tiles_from_mask(mask, params.block_size, params.block_size);
+    for (size_t h = 0; h < plan.heads.size(); ++h)
+      if (plan.heads[h].kind == Route::tiles) plan.heads[h].index = int32_t(h);
+    return plan;
+  }
+
+  void learn(const LayerContext&, const AttendResult& r, SharePrefillState& s) const override {
+    for (size_t i = 0; i < s.teaching.size(); ++i) {
+      Pivot& pivot = s.by_cluster.at(s.teaching[i].second);
+      const at::Tensor mass = r.tile_mean[int64_t(i)];
+      pivot.pattern = pattern_of(mass);
+      pivot.stripe_mass = stripe_mass(pivot, mass);
+    }
+    s.teaching.clear();
+  }
+
+  nlohmann::json facts(const SharePrefillState& s) const override {
+    nlohmann::json out = {{"clusters", clusters_.clusters},
+                          {"cluster_heads", clusters_.sharing_heads},
+                          {"pivots", s.pivots},
+                          {"shared_heads", s.shared},
+                          {"stripe_heads", s.stripe_heads},
+                          {"query_aware_heads", s.query_aware}};
+    if (s.shared > 0) out["mean_jaccard"] = s.jaccard_sum / double(s.shared);
+    return out;
+  }
+
+ private:
+  bool released() const { return params.semantics == "released"; }
+
+  StripeRules rules_for(int64_t n) const {
+    StripeRules rules;
+    rules.mass = params.pattern_threshold;
+    rules.block = rules.count_unit = params.block_size;
+    rules.tau = params.queryaware_threshold;
+    rules.released = released();
+    set_budgets(rules, params.min_budget, params.max_budget, n);
+    return rules;
+  }
+
+  /// Decides head by head and returns the blocks [Hq,nb,nb] (of heads routed to tiles; a pivot's row is
+  /// unused).
+  at::Tensor choose(const LayerContext& c, const StripeRules& rules, const TailStats& tail,
+                    const at::Tensor& key_mean, const at::Tensor& from_means, AttentionPlan& plan,
+                    SharePrefillState& s) const {
+    const int heads = c.qkv.q_heads();
+    StripeChoice choice = choose_stripes(tail, from_means, rules);
+    const at::Tensor aware_host =
+        choice.aware.defined() ? choice.aware.to(at::kCPU) : at::zeros({heads}, at::kBool);
+    const bool* aware = aware_host.const_data_ptr<bool>();
+
+    std::vector<int64_t> borrowers, lenders;  // heads, and their clusters
+    std::vector<std::pair<int, int>> new_pivots;
+    for (int h = 0; h < heads; ++h) {
+      const int cluster = clusters_.cluster_of.at(size_t(c.layer)).at(size_t(h));
+      if (aware[h] || cluster < 0) continue;
+      const auto pivot = s.by_cluster.find(cluster);
+      if (pivot == s.by_cluster.end()) {
+        s.by_cluster.emplace(cluster,
+                             Pivot{});  // reserved: later heads of this layer find it without a pattern
+        new_pivots.emplace_back(h, cluster);
+      } else if (pivot->second.pattern.defined() && pivot->second.stripe_mass < params.fallback_threshold) {
+        borrowers.push_back(h);
+        lenders.push_back(cluster);
+      }
+    }
+    keep_similar(choice, borrowers, lenders, s);
+    // Borrowers, like query-aware heads, add only the least stripes of their own.
+    const at::Tensor least = at::full({int64_t(borrowers.size())}, rules.least, choice.verticals.options());
+    const at::Tensor who = at::tensor(borrowers, choice.verticals.options());
+    const StripeSets own_full = borrowers.empty() ? StripeSets{} : take_stripes(choice);
+    choice.verticals.index_put_({who}, least);
+    choice.slashes.index_put_({who}, least);
+    const StripeSets sets = take_stripes(choice);
+    at::Tensor mask = stripe_mask(sets.vertical, sets.slash);
+
+    for (size_t i = 0; i < borrowers.size(); ++i) {
+      const int64_t h = borrowers[i];
+      const at::Tensor& pattern = s.by_cluster.at(int(lenders[i])).pattern;
+      const at::Tensor own =
+          stripe_mask(own_full.vertical[h].unsqueeze(0), own_full.slash[h].unsqueeze(0))[0];
+      s.jaccard_sum += (own & pattern).sum().item<double>() / (own | pattern).sum().item<double>();
+      mask[h].logical_or_(pattern);
+    }
+    if (choice.aware.defined()) {
+      const at::Tensor which = choice.aware.nonzero().view(-1);
+      if (which.numel() > 0)
+        mask.index_put_({which}, mask.index_select(0, which) | query_aware_blocks(c, key_mean, which, rules));
+      s.query_aware += which.numel();
+    }
+    if (!new_pivots.empty()) appoint(new_pivots, choice, sets, plan, s);
+    s.shared += int64_t(borrowers.size());
+    s.stripe_heads = s.stripe_heads + heads - int64_t(borrowers.size()) - int64_t(new_pivots.size()) -
+                     aware_host.sum().item<int64_t>();
+    return mask;
+  }
+
+  /// Drops the borrowers whose stripes differ too much from their pivot's.
+  void keep_similar(const StripeChoice& choice, std::vector<int64_t>& borrowers,
+                    std::vector<int64_t>& lenders, const SharePrefillState& s) const {
+    if (borrowers.empty()) return;
+    std::vector<at::Tensor> vertical, slash;
+    for (int64_t cluster : lenders) {
+      vertical.push_back(s.by_cluster.at(int(cluster)).vertical);
+      slash.push_back(s.by_cluster.at(int(cluster)).slash);
+    }
+    const at::Tensor who = at::tensor(borrowers, choice.verticals.options());
+    const at::Tensor near = (sqrt_js(at::stack(vertical), choice.vertical.index_select(0, who), released())
+                                 .lt(params.similarity_threshold) &
+                             sqrt_js(at::stack(slash), choice.slash.index_select(0, who), released())
+                                 .lt(params.similarity_threshold))
+                                .to(at::kCPU);
+    std::vector<int64_t> heads, clusters;
+    for (size_t i = 0; i < borrowers.size(); ++i)
+      if (near.const_data_ptr<bool>()[i]) {
+        heads.push_back(borrowers[i]);
+        clusters.push_back(lenders[i]);
+      }
+    borrowers = std::move(heads);
+    lenders = std::move(clusters);
+  }
+
+  void appoint(const std::vector<std::pair<int, int>>& chosen, const StripeChoice& choice,
+               const StripeSets& sets, AttentionPlan& plan, SharePrefillState& s) const {
+    plan.want_tile_mean.assign(plan.heads.size(), 0);
+    const at::Tensor verticals = choice.verticals.to(at::kCPU), slashes = choice.slashes.to(at::kCPU);
+    for (const auto& [h, cluster] : chosen) {
+      Pivot& p = s.by_cluster.at(cluster);
+      p.vertical = choice.vertical[h].clone();
+      p.slash = choice.slash[h].clone();
+      p.vertical_set = sets.vertical[h].clone();
+      p.slash_set = sets.slash[h].clone();
+      p.vertical_pad = (verticals.max() - verticals[h]).item<int64_t>();
+      p.slash_pad = (slashes.max() - slashes[h]).item<int64_t>();
+      plan.heads[size_t(h)] = {Route::dense, 0};
+      plan.want_tile_mean[size_t(h)] = 1;
+      s.teaching.emplace_back(h, cluster);
+      ++s.pivots;
+    }
+  }
+
+  /// Per row, the blocks with the largest mass until pattern_threshold is reached, the crossing one included.
+  at::Tensor pattern_of(const at::Tensor& mass) const {
+    auto [sorted, order] = mass.sort(-1, true);
+    const at::Tensor reached = sorted.cumsum(-1);
+    at::Tensor keep = (reached - sorted).lt(params.pattern_threshold);
+    // Rounding may leave a row just short of the threshold. Released: such a row keeps its first block only.
+    if (released()) {
+      const at::Tensor first = at::arange(mass.size(1), order.options()).eq(0);
+      keep = at::where(reached.select(1, -1).ge(params.pattern_threshold).unsqueeze(1), keep, first);
+    }
+    const at::Tensor causal = at::ones(mass.sizes(), keep.options()).tril();
+    return at::zeros_like(keep).scatter(1, order, keep) & causal;
+  }
+
+  /// Share of the pivot's attention on its own stripes. Released: over its list with everything the list
+  /// repeats: entries above the diagonal or past the end stand as block (0,0), padding repeats column 0 and
+  /// the diagonal.
+  double stripe_mass(const Pivot& p, const at::Tensor& mass) const {
+    const double all = mass.sum().item<double>();
+    if (!released())
+      return mass.masked_select(stripe_mask(p.vertical_set.unsqueeze(0), p.slash_set.unsqueeze(0))[0])
+                 .sum()
+                 .item<double>() /
+             all;
+    const int64_t blocks = mass.size(0);
+    const at::Tensor m = mass.to(at::kCPU, at::kDouble);
+    const at::Tensor v = p.vertical_set.to(at::kCPU), d = p.slash_set.to(at::kCPU);
+    const double corner = m[0][0].item<double>();
+    double sum = 0;
+    for (int64_t i = 0; i < blocks; ++i) {
+      if (v[i].item<bool>()) sum += m.select(1, i).sum().item<double>() + double(i) * corner;
+      if (d[i].item<bool>()) sum += m.diagonal(-i).sum().item<double>() + double(i) * corner;
+    }
+    sum += double(p.vertical_pad) * m.select(1, 0).sum().item<double>();
+    sum += double(p.slash_pad) * m.diagonal().sum().item<double>();
+    return sum / all;
+  }
+
+  HeadClusters clusters_;
+};
+
+}  // namespace
+
+PREFILL_METHOD(
+    SharePrefill,
+    {.name = "shareprefill",
+     .doc = "heads of an offline cluster borrow the block pattern of the prompt's first head of that cluster",
+     .source =
+         "Peng et al., arXiv 2505.19578; repository opas-lab/SharePrefill. Defaults are those of its "
+         "configuration "
+         "(0.9, 0.5, 0.9, 0.1, block 128, min_budget 1024); its evaluation scripts use pattern and fallback "
+         "thresholds of 0.95",
+     .deviations = "Without a lookup file no head shares and every head is query-aware or uses stripes "
+                   "(facts: clusters = 0). A "
+                   "pivot runs dense attention and reports its block mass, as released. released keeps: "
+                   "slash bins anchored at "
+                   "the largest distance; the fallback test over the pivot's stripe list with repeated "
+                   "entries, each counted, "
+                   "which practically never lets a head borrow; exact zeros make a distance NaN; a row that "
+                   "rounding keeps below "
+                   "the threshold keeps one block. intended mends all four (unique blocks, bins from "
+                   "distance 0, finite "
+                   "distances, the whole row) and takes the crossing block for query-aware heads. A prompt "
+                   "shorter than a block "
+                   "is computed here (released: fails)",
+     .cost = "FlexPrefill's (2*block*n*D*Hq FLOP for the tail, two sorts of n per head); per pivot a dense "
+             "head and a "
+             "second pass over QK for the block mass (n^2*D FLOP), a sort of (n/block)^2 and a few device "
+             "synchronisations",
+     .full_budget =
+         R"({"pattern_threshold": 1.0, "queryaware_threshold": 0.0, "min_budget": 1, "block_size": 32})",
+     .knob = "pattern_threshold",
+     .knob_values = {0.3, 0.6, 0.8, 0.9, 0.95, 0.99, 1.0},
+     .test_params = R"({"min_budget": 32, "block_size": 32, "queryaware_threshold": 0.2})"})
+
+}  // namespace prefill
