@@ -135,12 +135,6 @@ class AttendTask {
     }
   }
 
-  bool visible(int64_t i, int64_t j) const {
-    if (t_.unit->route.kind != route_window) return j <= i;
-    const WindowView& w = p_.plan.windows[t_.unit->route.index];
-    return j <= i && (j < w.sink || i - j < w.local || i >= a_.seq_len - w.last);
-  }
-
   struct Reach {
     int keys;   ///< leading keys worth computing, a multiple of key_step
     bool mask;  ///< some (query, key) pair among them is not visible
@@ -165,15 +159,23 @@ class AttendTask {
     return {keys, mask};
   }
 
-  /// Hides what a query may not see, and finds the maximum again.
+  /// Hides what a query may not see, and finds the maximum again. What a key is hidden from is a range of lanes: the
+  /// queries before it, and in a window those past its local reach and not yet among the last.
   void mask_scores(const Chunk& c, int64_t x, int keys, V* top) {
     const int64_t first = first_query(x);
+    const bool windowed = t_.unit->route.kind == route_window;
+    const WindowView w = windowed ? p_.plan.windows[t_.unit->route.index] : WindowView{};
+    auto hide = [](float* s, int64_t from, int64_t to) {
+      for (int64_t i = most(from, 0); i < least(to, L); ++i) s[i] = -INFINITY;
+    };
     for (int v = 0; v < NV; ++v) top[v] = I::set1(-INFINITY);
     for (int j = 0; j < keys; ++j) {
       float* s = w_.s + j * L;
-      if (c.source == Chunk::pooled ? c.pos[j] == kNoKey : true) {
-        for (int i = 0; i < L; ++i)
-          if (!visible(first + i, c.pos[j])) s[i] = -INFINITY;
+      if (c.pos[j] == kNoKey) {
+        hide(s, 0, L);
+      } else if (c.source != Chunk::pooled) {
+        hide(s, 0, c.pos[j] - first);
+        if (windowed && c.pos[j] >= w.sink) hide(s, c.pos[j] + w.local - first, a_.seq_len - w.last - first);
       }
       for (int v = 0; v < NV; ++v) top[v] = I::max(top[v], I::load(s + v * W));
     }
