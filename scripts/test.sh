@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # Sets up, builds and runs every test. Ends with ctest's summary.
 #
-#   scripts/test.sh            all tests, before them those of the parsing and memory-touching parts under sanitizers
-#   scripts/test.sh --no-asan  without the sanitizer build
+#   scripts/test.sh         all tests of the CPU build; with a GPU, of the CUDA build
+#   scripts/test.sh --asan  before them, those of what parses or touches raw memory under address and undefined-behaviour
+#                           sanitizers (doubles the time)
+#   scripts/test.sh --cuda  compile the CUDA kernels even without a GPU (nvcc only)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-asan=yes
-case "${1:-}" in
-  "") ;;
-  --no-asan) asan=no ;;
-  *) echo "test: unknown argument '$1' (--no-asan is the only one)" >&2; exit 2 ;;
-esac
+asan=no kernels=no
+for arg in "$@"; do
+  case "$arg" in
+    --asan) asan=yes ;;
+    --cuda) kernels=yes ;;
+    *) echo "test: unknown argument '$arg' (--asan and --cuda are known)" >&2; exit 2 ;;
+  esac
+done
 
 scripts/bootstrap.sh
 .venv/bin/python scripts/fetch_model.py smollm2-135m-instruct-128k > /dev/null
@@ -24,13 +28,12 @@ if [ $asan = yes ]; then
   ASAN_OPTIONS=detect_leaks=0 ctest --test-dir build/asan -L "^($(IFS='|'; echo "${areas[*]}"))\$" -LE slow --output-on-failure -j 2
 fi
 # The CUDA programs load LibTorch's CUDA libraries even to list their tests, so they are built where there is a GPU; with
-# nvcc alone the kernels are compiled and that is all that can be known.
-nvcc=no preset=cpu
-if command -v nvcc > /dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then nvcc=yes; fi
-if [ $nvcc = yes ] && nvidia-smi -L > /dev/null 2>&1; then
+# nvcc alone the kernels can be compiled, and that is all that can be known.
+preset=cpu
+if { command -v nvcc || [ -x /usr/local/cuda/bin/nvcc ]; } > /dev/null && nvidia-smi -L > /dev/null 2>&1; then
   scripts/bootstrap.sh --cuda
   preset=cuda
 fi
 scripts/build.sh $preset
-[ $nvcc = no ] || [ $preset = cuda ] || scripts/build.sh cuda cuda_probe
+[ $kernels = no ] || [ $preset = cuda ] || scripts/build.sh cuda cuda_probe
 ctest --test-dir build/$preset --output-on-failure -j 2 --no-tests=error
