@@ -140,8 +140,11 @@ class Inspection {
 
 uint64_t prefill_bytes(uint64_t weight_count, int64_t layers, int64_t hidden, int64_t q_heads,
                        int64_t kv_heads, int64_t head_dim, int64_t tokens, int item_bytes) {
-  const int64_t cache = 2 * layers * kv_heads * head_dim, states = hidden + 2 * q_heads * head_dim;
-  return (weight_count + uint64_t(tokens) * uint64_t(cache + states)) * uint64_t(item_bytes);
+  const auto n = uint64_t(tokens), item = uint64_t(item_bytes);
+  const auto cache = uint64_t(2 * layers * kv_heads * head_dim),
+             queries_and_output = uint64_t(2 * q_heads * head_dim);
+  return (weight_count + n * (cache + queries_and_output)) * item +
+         n * uint64_t(hidden) * 4;  // residual: float32
 }
 
 std::vector<ModelFinding> check_model_folder(const std::string& folder) {
