@@ -51,6 +51,13 @@ std::vector<fs::path> logs_of(const fs::path& folder) {
   return out;
 }
 
+/// summary.json, which says that the run is complete.
+void write_summary(const fs::path& folder, const std::vector<std::string>& samples, int64_t ok, double score_sum) {
+  json summary{{"schema", kResultsSchema}, {"n", samples.size()}, {"ok", ok}, {"samples", samples}};
+  if (ok > 0) summary["score"] = score_sum / double(ok);
+  write_file_atomically((folder / "summary.json").string(), summary.dump(1) + "\n");
+}
+
 }  // namespace
 
 std::string run_id(const json& identity) { return sha256_hex(identity.dump()).substr(0, 16); }
@@ -162,9 +169,7 @@ bool ResultStore::finish(const std::string& id, const std::vector<std::string>& 
     if (it == last.end() || !settles(it->second)) return false;
     if (it->second.at("status") == "ok") ++ok, sum += it->second.value("score", 0.0);
   }
-  json summary{{"schema", kResultsSchema}, {"n", samples.size()}, {"ok", ok}, {"samples", samples}};
-  if (ok > 0) summary["score"] = sum / double(ok);
-  write_file_atomically((fs::path(folder(id)) / "summary.json").string(), summary.dump(1) + "\n");
+  write_summary(folder(id), samples, ok, sum);
   return true;
 }
 
@@ -183,7 +188,6 @@ std::vector<std::string> merge_results(const std::vector<std::string>& from, con
     make_folder(target);
     const json spec = json::parse(read_file((folders[0] / "spec.json").string()));
     std::map<std::string, json> merged;  // newest settled record per sample
-    std::set<std::string> expected;
     for (const auto& folder : folders) {
       const json other = json::parse(read_file((folder / "spec.json").string()));
       if (other != spec) throw InputError(str(folder.string(), "/spec.json differs from ", folders[0].string(), "/spec.json though the run id is the same"));
@@ -208,11 +212,7 @@ std::vector<std::string> merge_results(const std::vector<std::string>& from, con
     write_file_atomically((target / "samples.jsonl").string(), text);
     const int64_t wanted = spec.at("workload").value("count", int64_t(0));
     const bool complete = settled == int64_t(merged.size()) && settled >= wanted;
-    if (complete) {
-      json summary{{"schema", kResultsSchema}, {"n", samples.size()}, {"ok", ok}, {"samples", samples}};
-      if (ok > 0) summary["score"] = sum / double(ok);
-      write_file_atomically((target / "summary.json").string(), summary.dump(1) + "\n");
-    }
+    if (complete) write_summary(target, samples, ok, sum);
     said.push_back(str(name, ": ", settled, " of ", wanted, " samples from ", folders.size(), folders.size() == 1 ? " folder" : " folders",
                        complete ? "" : " (partial)"));
   }
