@@ -9,8 +9,6 @@
 namespace prefill {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 /// Visible pairs of a row that serves queries [first, first+count) and holds every tile its diagonal crosses.
 double diagonal_pairs(int64_t first, int64_t count, int64_t k_tile) {
   const int64_t start = first / k_tile * k_tile;  // first key of the diagonal band

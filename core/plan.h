@@ -12,6 +12,8 @@
 
 namespace prefill {
 
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 /// A-shape: key j is visible to query i iff j <= i and (j < sink or i - j < local). `last` > 0 (tri-shape):
 /// the last `last` queries of the prompt see every earlier key.
 struct Window {

@@ -7,8 +7,6 @@
 namespace prefill {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 [[noreturn]] void broken(const std::string& text) { throw BrokenPlan("broken plan: " + text); }
 
 struct Csr {

@@ -12,8 +12,6 @@
 namespace prefill {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 struct Grid {
   int q_tile = 64, k_tile = 64, col_rows = 1;
 };

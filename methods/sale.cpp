@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <optional>
 
 #include "core/method.h"
@@ -14,7 +13,6 @@
 namespace prefill {
 namespace {
 
-constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr int kQueries = 64, kKeys = 32;  // asserted in the release
 
 struct SaleParams {

@@ -39,13 +39,13 @@ class PromptWorkload final : public Workload {
     next_ = winner(model_.prefill(ids_, hook, Logits::last));
   }
 
-  Verdict finish() override {
+  Answered finish() override {
     std::vector<int32_t> out;
     for (int32_t id = next_; int(out.size()) < task_->max_new_tokens() && !stop_.count(id); id = winner(model_.decode(id))) {
       out.push_back(id);
       if (int(out.size()) == task_->max_new_tokens()) break;
     }
-    Verdict v;
+    Answered v;
     v.prediction = tokenizer_.decode(out);
     v.score = task_->score(sample_, v.prediction);
     v.answer = sample_.answer;

@@ -31,7 +31,7 @@ struct Outcome {
   std::vector<double> layer_density;
   std::set<std::string> kernels;
   json facts = json::object();
-  Verdict verdict;
+  Answered result;
   int64_t tokens = 0, device_peak = 0;
 };
 
@@ -207,7 +207,7 @@ class Runner {
       out.density = std::accumulate(out.layer_density.begin(), out.layer_density.end(), 0.0) / double(std::max<size_t>(1, out.layer_density.size()));
       out.kernels = engine.kernels;
       out.facts = engine.facts();
-      out.verdict = workload.finish();
+      out.result = workload.finish();
       out.decode_s = now_s() - t1;
     } catch (const Unsupported& e) {
       out.status = "unsupported", out.why = e.what();
@@ -238,12 +238,12 @@ class Runner {
       } else {
         json stages = json::object();
         for (int s = 0; s < kStages; ++s) stages[stage_name(Stage(s))] = o.stages[size_t(s)];
-        record.update({{"score", o.verdict.score.value}, {"metric", o.verdict.score.metric}, {"prediction", o.verdict.prediction}, {"answer", o.verdict.answer},
+        record.update({{"score", o.result.score.value}, {"metric", o.result.score.metric}, {"prediction", o.result.prediction}, {"answer", o.result.answer},
                        {"ttft_s", o.ttft_s}, {"attention_s", o.attention_s}, {"stages_s", stages}, {"decode_s", o.decode_s}, {"density", o.density},
                        {"layer_density", o.layer_density}, {"kernels", o.kernels}, {"peak_rss_bytes", peak_rss_bytes()}, {"facts", o.facts}});
         if (o.device_peak > 0) record["device_peak_bytes"] = o.device_peak;
-        if (!o.verdict.score.error.empty()) record["score_error"] = o.verdict.score.error;
-        if (dense && jobs[k] != dense_) record["dense"] = {{"ttft_s", dense->ttft_s}, {"attention_s", dense->attention_s}, {"score", dense->verdict.score.value}};
+        if (!o.result.score.error.empty()) record["score_error"] = o.result.score.error;
+        if (dense && jobs[k] != dense_) record["dense"] = {{"ttft_s", dense->ttft_s}, {"attention_s", dense->attention_s}, {"score", dense->result.score.value}};
       }
       // A dense run that only served as this round's pair is on record already.
       if (!logs_[w][jobs[k]]->settled().count(sample)) logs_[w][jobs[k]]->append(record);

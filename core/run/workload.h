@@ -12,7 +12,7 @@
 
 namespace prefill {
 
-struct Verdict {
+struct Answered {
   Score score;
   std::string prediction;
   nlohmann::json answer;
@@ -25,7 +25,7 @@ class Workload {
   virtual std::string sample_id(int64_t index) const = 0;
   virtual int64_t prepare(int64_t index) = 0;       ///< untimed; -> prompt length in tokens
   virtual void prefill(AttentionHook&) = 0;         ///< timed: from token ids to the first logits on the host
-  virtual Verdict finish() = 0;                     ///< untimed by TTFT: greedy decode on the KV cache, score
+  virtual Answered finish() = 0;                    ///< untimed by TTFT: greedy decode on the KV cache, score
   virtual int max_new_tokens() const = 0;
 };
 

@@ -93,7 +93,7 @@ class CpuBackend final : public KernelBackend {
   }
 };
 
-const RegisterBackend registered({.name = "cpu",
+const RegisterBackend cpu_entry({.name = "cpu",
                                   .doc = "own kernels for AVX2, AVX-512 and AMX, chosen at run time; every feature",
                                   .file = __FILE__,
                                   .available = [] { return Support{}; },

@@ -38,7 +38,7 @@ class CpuRefBackend final : public KernelBackend {
   }
 };
 
-const RegisterBackend registered({.name = "cpu-ref",
+const RegisterBackend cpu_ref_entry({.name = "cpu-ref",
                                   .doc = "oracle: plain loops with double sums, one thread, every feature",
                                   .file = __FILE__,
                                   .available = [] { return Support{}; },

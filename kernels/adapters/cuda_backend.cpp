@@ -130,7 +130,7 @@ Support available() {
   return {};
 }
 
-const RegisterBackend registered({.name = "cuda",
+const RegisterBackend cuda_entry({.name = "cuda",
                                   .doc = "own kernels for NVIDIA GPUs: TMA and WGMMA on Hopper, mma.sync from Ampere on; every feature",
                                   .file = __FILE__,
                                   .available = available,

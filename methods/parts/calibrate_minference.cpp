@@ -134,7 +134,7 @@ class SearchPatterns final : public Calibrator {
   int prompts_ = 0;
 };
 
-const RegisterCalibrator<SearchPatterns> registered(
+const RegisterCalibrator<SearchPatterns> search_patterns_entry(
     {.name = "minference",
      .doc = "search every head's pattern: the candidate that keeps most of its attention",
      .file = {},

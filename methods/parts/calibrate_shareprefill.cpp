@@ -168,7 +168,7 @@ class ClusterHeads final : public Calibrator {
   std::vector<at::Tensor> maps_;  // of the prompt in flight, per layer [q_heads, side, side]
 };
 
-const RegisterCalibrator<ClusterHeads> registered(
+const RegisterCalibrator<ClusterHeads> cluster_heads_entry(
     {.name = "shareprefill",
      .doc = "cluster the heads whose block-averaged attention is alike on the given prompts",
      .file = {},

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -12,8 +11,6 @@
 
 namespace prefill {
 namespace {
-
-constexpr double kInf = std::numeric_limits<double>::infinity();
 
 /// Whole and partial blocks of x [H,N,D] as [H,nb,block,D] and [H,rest,D] views.
 struct Blocks {

@@ -2,12 +2,10 @@
 
 #include <ATen/ATen.h>
 
-#include <limits>
+#include "methods/parts/tile_grid.h"
 
 namespace prefill {
 namespace {
-
-constexpr double kInf = std::numeric_limits<double>::infinity();
 
 at::Tensor with_forced(const at::Tensor& mask, const at::Tensor& candidates, const at::Tensor& forced) {
   return forced.defined() ? (mask | forced) & candidates : mask & candidates;

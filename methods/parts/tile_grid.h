@@ -3,10 +3,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <limits>
 
 #include "core/plan.h"
 
 namespace prefill {
+
+inline constexpr double kInf = std::numeric_limits<double>::infinity();
 
 /// Rows of q_tile queries by columns of k_tile keys over an n-token prompt; the last of each may be partial.
 struct TileGrid {

@@ -73,7 +73,7 @@ class CodeRun : public GeneratedTask {
   }
 };
 
-const RegisterTask<CodeRun> registered{{.name = "code_run",
+const RegisterTask<CodeRun> code_run_task{{.name = "code_run",
                                         .doc = "the value of a chain of 2 to 10 function calls in a long Python module",
                                         .source = "InfiniteBench Code.Run (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
                                         .generated = true},

@@ -45,7 +45,7 @@ class KvRetrieval : public GeneratedTask {
   }
 };
 
-const RegisterTask<KvRetrieval> registered{{.name = "kv_retrieval",
+const RegisterTask<KvRetrieval> kv_retrieval_task{{.name = "kv_retrieval",
                                             .doc = "the value of one of many uuid keys in a JSON object",
                                             .source = "InfiniteBench Retrieve.KV, after Liu et al. 2023, Lost in the Middle",
                                             .generated = true},

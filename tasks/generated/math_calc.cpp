@@ -50,7 +50,7 @@ class MathCalc : public GeneratedTask {
   }
 };
 
-const RegisterTask<MathCalc> registered{{.name = "math_calc",
+const RegisterTask<MathCalc> math_calc_task{{.name = "math_calc",
                                          .doc = "running values of a long sum of small integers; share of the list that is right before the first mistake",
                                          .source = "InfiniteBench Math.Calc (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
                                          .generated = true},

@@ -77,7 +77,7 @@ class MathFind : public GeneratedTask {
   }
 };
 
-const RegisterTask<MathFind> registered{{.name = "math_find",
+const RegisterTask<MathFind> math_find_task{{.name = "math_find",
                                          .doc = "largest, smallest (first to third) or median of a long list of integers",
                                          .source = "InfiniteBench Math.Find (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
                                          .generated = true},

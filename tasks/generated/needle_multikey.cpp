@@ -64,7 +64,7 @@ class NeedleMultikey : public GeneratedTask {
   Haystack haystack_;
 };
 
-const RegisterTask<NeedleMultikey> registered{{.name = "needle_multikey",
+const RegisterTask<NeedleMultikey> needle_multikey_task{{.name = "needle_multikey",
                                                .doc = "one of several keyed needles in a haystack; the others distract",
                                                .source = "form of RULER niah_multikey_1 (NVIDIA/RULER c3f5e3b)",
                                                .generated = true},

@@ -154,7 +154,7 @@ void register_all(std::integer_sequence<int, I...>) {
                              __FILE__),
    ...);
 }
-const bool registered = (register_all(std::make_integer_sequence<int, 12>()), true);
+const bool registered_infinitebench = (register_all(std::make_integer_sequence<int, 12>()), true);
 
 }  // namespace
 }  // namespace prefill::infinitebench

@@ -138,7 +138,7 @@ void register_all(std::integer_sequence<int, I...>) {
                              __FILE__),
    ...);
 }
-const bool registered = (register_all(std::make_integer_sequence<int, 8>()), true);
+const bool registered_niah = (register_all(std::make_integer_sequence<int, 8>()), true);
 
 }  // namespace
 }  // namespace prefill

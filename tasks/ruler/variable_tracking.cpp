@@ -77,7 +77,7 @@ class VariableTracking : public GeneratedTask {
   Haystack noise_;
 };
 
-const RegisterTask<VariableTracking> registered{{.name = "ruler/vt",
+const RegisterTask<VariableTracking> variable_tracking_task{{.name = "ruler/vt",
                                                  .doc = "variable tracking: all names that a value reaches through a chain of assignments",
                                                  .source = "NVIDIA/RULER c3f5e3b, variable_tracking.py",
                                                  .generated = true},

@@ -141,7 +141,7 @@ std::string what_there_is() {
   return text;
 }
 
-const RegisterVerb registered(
+const RegisterVerb calibrate_verb(
     {.name = "calibrate",
      .doc = "make a method's offline artefact from a model and prompts",
      .file = __FILE__,

@@ -61,7 +61,7 @@ int run_capture(const CaptureOptions& o) {
   return exit_ok;
 }
 
-const RegisterVerb registered(
+const RegisterVerb capture_verb(
     {.name = "capture",
      .doc = "q, k, v (after RoPE) of chosen layers on a prompt, as a safetensors file",
      .file = __FILE__,

@@ -9,26 +9,26 @@
 namespace prefill {
 namespace {
 
-struct Options {
+struct CompareArguments {
   std::string a, b, results = "results";
   CompareOptions compare;
   bool json = false, fail_on_worse = false;
 };
 
-int run_compare(const Options& o) {
+int run_compare(const CompareArguments& o) {
   const Comparison c = compare_runs(load_runs({o.a}, o.results), load_runs({o.b}, o.results), o.compare);
   // a prediction may end in half a UTF-8 character
   std::cout << (o.json ? to_json(c).dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n" : terminal_text(c)) << std::flush;
   return o.fail_on_worse && c.worse() ? exit_some_failed : exit_ok;
 }
 
-const RegisterVerb registered({
+const RegisterVerb compare_verb({
     .name = "compare",
     .doc = "paired comparison of two result folders: SAME, BETTER, WORSE or UNCLEAR",
     .file = __FILE__,
     .order = 51,
     .setup = [](CLI::App& app) -> std::function<int()> {
-      auto o = std::make_shared<Options>();
+      auto o = std::make_shared<CompareArguments>();
       app.add_option("A", o->a, "before: results folder, experiment, run folder or run id")->required();
       app.add_option("B", o->b, "after: the same")->required();
       app.add_option("--results", o->results, "where run ids are looked up")->capture_default_str();

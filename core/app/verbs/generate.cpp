@@ -12,7 +12,7 @@
 namespace prefill {
 namespace {
 
-struct Options {
+struct GenerateOptions {
   std::string task, model, out;
   int64_t tokens = 4096, count = 5;
   uint64_t seed = 1;
@@ -26,7 +26,7 @@ std::string generated_names() {
   return out;
 }
 
-int generate(const Options& o) {
+int generate(const GenerateOptions& o) {
   const TaskInfo& info = tasks().at(o.task);
   if (!info.generated) throw InputError(str("task '", o.task, "' reads its samples from a file; generated are: ", generated_names()));
 
@@ -72,13 +72,13 @@ int generate(const Options& o) {
   return exit_ok;
 }
 
-const RegisterVerb registered{{
+const RegisterVerb generate_verb{{
     .name = "generate",
     .doc = "Write samples of a generated task, of an exact token length",
     .file = __FILE__,
     .order = 55,
     .setup = [](CLI::App& app) -> std::function<int()> {
-      auto o = std::make_shared<Options>();
+      auto o = std::make_shared<GenerateOptions>();
       app.add_option("--task", o->task, "generated task: " + generated_names())->required();
       app.add_option("--tokens", o->tokens, "tokens of every prompt, special ones included, under the model's tokenizer")
           ->check(CLI::PositiveNumber)->capture_default_str();

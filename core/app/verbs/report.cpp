@@ -14,14 +14,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct ReportOptions {
   std::vector<std::string> inputs;
   std::string out, results = "results";
   bool json = false, no_figures = false;
   double margin = 0.02;
 };
 
-int run_report(const Options& o) {
+int run_report(const ReportOptions& o) {
   const Report report = make_report(o.inputs, o.results, o.margin);
   fs::path out = o.out;
   if (out.empty()) out = fs::is_directory(o.inputs[0]) ? fs::path(o.inputs[0]) / "report" : fs::path("report");
@@ -42,13 +42,13 @@ int run_report(const Options& o) {
   return exit_ok;
 }
 
-const RegisterVerb registered({
+const RegisterVerb report_verb({
     .name = "report",
     .doc = "table, pareto.csv, pareto.json, figures and one HTML page from result folders",
     .file = __FILE__,
     .order = 50,
     .setup = [](CLI::App& app) -> std::function<int()> {
-      auto o = std::make_shared<Options>();
+      auto o = std::make_shared<ReportOptions>();
       app.add_option("DIR", o->inputs, "results folder, experiment, run folder or run id; several are joined")->required();
       app.add_option("--out", o->out, "folder to write to (default: DIR/report)");
       app.add_option("--results", o->results, "where run ids are looked up")->capture_default_str();

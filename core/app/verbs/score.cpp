@@ -13,12 +13,12 @@
 namespace prefill {
 namespace {
 
-struct Options {
+struct ScoreOptions {
   std::string task, predictions, profile = "official", model_name;
   bool per_example = false, json = false;
 };
 
-int score(const Options& o) {
+int score(const ScoreOptions& o) {
   namespace fs = std::filesystem;
   std::string model = o.model_name;
   if (model.empty()) model = fs::absolute(o.predictions).parent_path().filename().string();
@@ -47,13 +47,13 @@ int score(const Options& o) {
   return result.bad.empty() ? exit_ok : exit_some_failed;
 }
 
-const RegisterVerb registered{{
+const RegisterVerb score_verb{{
     .name = "score",
     .doc = "Score a file of predictions of one task",
     .file = __FILE__,
     .order = 60,
     .setup = [](CLI::App& app) -> std::function<int()> {
-      auto o = std::make_shared<Options>();
+      auto o = std::make_shared<ScoreOptions>();
       app.add_option("--task", o->task, "task, such as passkey, longbook_qa_eng, ruler/vt; `list tasks` names them")->required();
       app.add_option("--predictions", o->predictions, "JSON lines with id, prediction (or pred), ground_truth (or label)")->required();
       app.add_option("--profile", o->profile, "official, official-88b3daa, minference, shareprefill, flexprefill")->capture_default_str();

@@ -108,7 +108,7 @@ int run_select(const SelectOptions& o) {
   return exit_ok;
 }
 
-const RegisterVerb registered(
+const RegisterVerb select_verb(
     {.name = "select",
      .doc = "apply a method to captured Q, K, V and write its plan; prints density and recall",
      .file = __FILE__,
