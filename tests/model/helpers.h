@@ -1,6 +1,7 @@
 // Fixtures and the plain attention that the tests of this folder run models with.
 #pragma once
 #include <ATen/ATen.h>
+#include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -10,6 +11,14 @@
 #include "core/engine.h"
 #include "core/model/model.h"
 #include "core/model/safetensors.h"
+
+/// The message holds `part` and is one line.
+#define EXPECT_SAYS(message, part)                                                   \
+  do {                                                                               \
+    const std::string said = (message);                                              \
+    EXPECT_NE(said.find(part), std::string::npos) << "got: " << said;                \
+    EXPECT_EQ(said.find('\n'), std::string::npos) << "more than one line: " << said; \
+  } while (false)
 
 namespace prefill {
 

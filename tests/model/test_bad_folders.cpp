@@ -42,13 +42,6 @@ class BadFolder : public testing::Test {
   TempFolder dir;
 };
 
-#define EXPECT_SAYS(message, part)                                                   \
-  do {                                                                               \
-    const std::string said = (message);                                              \
-    EXPECT_NE(said.find(part), std::string::npos) << "got: " << said;                \
-    EXPECT_EQ(said.find('\n'), std::string::npos) << "more than one line: " << said; \
-  } while (false)
-
 constexpr const char* kWeight = "model.layers.1.mlp.down_proj.weight";
 
 TEST_F(BadFolder, TheCopyItselfIsGood) { EXPECT_EQ(error(), ""); }

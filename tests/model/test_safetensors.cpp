@@ -27,8 +27,6 @@ std::string header_error(const std::string& header, size_t data_bytes) {
   return open_error(with_header(header, data_bytes));
 }
 
-#define EXPECT_SAYS(message, part) EXPECT_NE((message).find(part), std::string::npos) << "got: " << (message)
-
 TEST(Safetensors, RoundTripKeepsTensorsAndMetadata) {
   const TempFolder dir;
   const std::string path = dir / "t.safetensors";
