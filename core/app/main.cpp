@@ -26,6 +26,7 @@ int run_command_line(int argc, char** argv) {
   std::vector<std::pair<CLI::App*, std::function<int()>>> actions;
   for (const Verb* verb : ordered) {
     CLI::App* sub = app.add_subcommand(verb->name, verb->doc);
+    sub->footer("");  // the first steps stand in the program's own help
     actions.emplace_back(sub, verb->setup(*sub));
   }
   try {

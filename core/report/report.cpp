@@ -31,17 +31,24 @@ void collect_problems(const RunData& run, std::vector<Problem>& out) {
   for (auto& [key, p] : found) out.push_back(std::move(p));
 }
 
-/// Runs without summary.json, gathered by workload and progress so that an interrupted sweep takes a few lines.
+/// Runs without summary.json, gathered by workload and progress so that an interrupted sweep takes a few lines: a time
+/// budget leaves all methods of a workload alike.
 void note_partial(const std::vector<RunData>& runs, std::vector<std::string>& notes) {
-  std::map<std::string, std::vector<std::string>> partial;
+  std::map<std::string, int> of_workload;
+  std::map<std::string, std::map<std::string, std::vector<std::string>>> partial;  // workload -> progress -> runs
   for (const RunData& run : runs) {
+    const std::string workload = fmt::format("{}, {} tokens", run.task, run.tokens);
+    ++of_workload[workload];
     if (run.complete) continue;
     const auto ok = std::count_if(run.samples.begin(), run.samples.end(), [](const auto& s) { return s.second.ok(); });
-    partial[fmt::format("{}, {} tokens, {} of {} samples ok so far", run.task, run.tokens, ok, run.count)].push_back(
-        fmt::format("{} ({})", run.label, run.id));
+    partial[workload][fmt::format("{} of {} samples ok so far", ok, run.count)].push_back(fmt::format("{} ({})", run.label, run.id));
   }
-  for (const auto& [what, names] : partial)
-    notes.push_back(fmt::format("partial run{} (`run` continues): {}: {}", names.size() == 1 ? "" : "s", what, fmt::join(names, ", ")));
+  for (const auto& [workload, by_progress] : partial)
+    for (const auto& [progress, names] : by_progress) {
+      const bool all = int(names.size()) == of_workload[workload] && names.size() > 1;
+      notes.push_back(fmt::format("partial (`run` continues): {}, {}: {}", workload, progress,
+                                  all ? fmt::format("all {} methods", names.size()) : fmt::format("{}", fmt::join(names, ", "))));
+    }
 }
 
 void note_run(const RunData& run, std::vector<std::string>& notes) {

@@ -61,7 +61,7 @@ class ReportTest(unittest.TestCase):
             if not line.startswith("wrote "):
                 self.assertLessEqual(len(line), 120, line)
         self.assertIn("flexprefill gamma=0.95", text)
-        self.assertIn("partial run", text)
+        self.assertIn("partial (`run` continues)", text)
         self.assertIn("torn line", text)
         self.assertIn("Break-even", text)
 

@@ -115,7 +115,7 @@ TEST_F(Results, TornLinesAreSkippedAndCounted) {
   const Report report = make_report({side("a")}, "", 0.02);
   const std::string text = terminal_text(report);
   EXPECT_NE(text.find("torn line"), std::string::npos);
-  EXPECT_NE(text.find("partial run (`run` continues): passkey, 4096 tokens, 1 of 10"), std::string::npos);
+  EXPECT_NE(text.find("partial (`run` continues): passkey, 4096 tokens, 1 of 10"), std::string::npos);
 }
 
 TEST_F(Results, ShardLogsOfOneRunAreReadTogether) {

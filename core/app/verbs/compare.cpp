@@ -24,7 +24,7 @@ int run_compare(const CompareArguments& o) {
 
 const RegisterVerb compare_verb({
     .name = "compare",
-    .doc = "paired comparison of two result folders: SAME, BETTER, WORSE or UNCLEAR",
+    .doc = "Paired comparison of two result folders: SAME, BETTER, WORSE or UNCLEAR",
     .file = __FILE__,
     .order = 51,
     .setup = [](CLI::App& app) -> std::function<int()> {

@@ -73,7 +73,7 @@ int run_forward(const ForwardOptions& o) {
 
 const RegisterVerb registered(
     {.name = "forward",
-     .doc = "logits of one prompt under a method, as a safetensors file",
+     .doc = "Logits of one prompt under a method, as a safetensors file",
      .file = __FILE__,
      .order = 60,
      .setup = [](CLI::App& app) -> std::function<int()> {

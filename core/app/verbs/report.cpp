@@ -44,7 +44,7 @@ int run_report(const ReportOptions& o) {
 
 const RegisterVerb report_verb({
     .name = "report",
-    .doc = "table, pareto.csv, pareto.json, figures and one HTML page from result folders",
+    .doc = "Table, pareto.csv, pareto.json, figures and one HTML page from result folders",
     .file = __FILE__,
     .order = 50,
     .setup = [](CLI::App& app) -> std::function<int()> {
