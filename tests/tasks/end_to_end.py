@@ -3,19 +3,20 @@
 
     python3 tests/tasks/end_to_end.py PREFILLBENCH
 
-The model is a random one-layer Llama with a byte-level tokenizer, written here; what it answers does not matter, only that
+The model is a random one-layer Llama (tests/tiny_model.py); what it answers does not matter, only that
 every task comes out with the prompt, label and score that the rules give. Standard library only.
 """
-import array
 import json
 import os
 import pathlib
-import random
 import subprocess
 import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from tiny_model import write_tiny_model  # noqa: E402
+
 OPTIONS = ["alpha", "beta", "gamma", "delta"]
 ROWS = {  # task: fields of a row; the label that predictions are scored against
     "passkey": ({"input": "What is it?", "answer": ["71432"]}, ["71432"]),
@@ -51,45 +52,6 @@ def data(folder):
                 out.write(json.dumps({"id": 7, "context": "word " * (8 if i == 0 else 200), **fields}, ensure_ascii=False) + "\n")
 
 
-def model(folder):
-    """A Hugging Face folder: one layer, 256 bytes as vocabulary, no merges."""
-    folder.mkdir()
-    hidden, vocab, inner = 32, 257, 48
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": 1,
-              "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": vocab, "max_position_embeddings": 4096,
-              "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": True, "eos_token_id": 256}
-    (folder / "config.json").write_text(json.dumps(config))
-    rng = random.Random(3)
-    p = "model.layers.0."
-    shapes = {"model.embed_tokens.weight": [vocab, hidden], "model.norm.weight": [hidden], p + "input_layernorm.weight": [hidden],
-              p + "post_attention_layernorm.weight": [hidden], p + "self_attn.q_proj.weight": [32, hidden], p + "self_attn.k_proj.weight": [16, hidden],
-              p + "self_attn.v_proj.weight": [16, hidden], p + "self_attn.o_proj.weight": [hidden, 32], p + "mlp.gate_proj.weight": [inner, hidden],
-              p + "mlp.up_proj.weight": [inner, hidden], p + "mlp.down_proj.weight": [hidden, inner]}
-    header, blob = {}, b""
-    for name, shape in shapes.items():
-        n = shape[0] * (shape[1] if len(shape) > 1 else 1)
-        values = array.array("f", (1.0 if len(shape) == 1 else rng.gauss(0, 0.1) for _ in range(n)))
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(blob), len(blob) + 4 * n]}
-        blob += values.tobytes()
-    head = json.dumps(header).encode()
-    head += b" " * (-len(head) % 8)
-    (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + blob)
-    # the byte alphabet of GPT-2: printable bytes stand for themselves, the others for code points from 256 on
-    plain = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
-    letters, more = {}, 256
-    for b in range(256):
-        letters[b] = chr(b) if b in plain else chr(more)
-        more += b not in plain
-    tokenizer = {"version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
-                 "added_tokens": [{"id": 256, "content": "<end>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}],
-                 "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-                 "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-                 "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
-                           "fuse_unk": False, "byte_fallback": False, "vocab": {letters[b]: b for b in range(256)}, "merges": []}}
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>"}))
-
-
 def call(*args, **kw):
     done = subprocess.run([str(a) for a in args], capture_output=True, text=True, **kw)
     assert done.returncode == 0, f"{' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
@@ -102,7 +64,7 @@ def main():
         folder = pathlib.Path(name)
         checkout(folder / "checkout")
         data(folder / "data")
-        model(folder / "model")
+        write_tiny_model(folder / "model")
         call(sys.executable, ROOT / "scripts/import_infinitebench.py", folder / "checkout", "--out", folder / "templates.json")
         workloads = "".join(f"  - {{task: infinitebench/{t}, tokens: 300, samples: 2, params: {{templates: templates.json, max_new_tokens: 4}}}}\n" for t in ROWS)
         (folder / "all.yaml").write_text(f"schema: 1\nname: all\nmodel: {folder / 'model'}\nbackend: cpu-ref\ndtype: float32\nworkloads:\n{workloads}"

@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Bad input: exit 2, a line that names the file and what would be right, and nothing created.
+
+    python3 tests/app/bad_input.py PREFILLBENCH
+"""
+import json
+import struct
+
+from program import ProgramTest, main
+
+TEN_MISTAKES = """schema: 1
+name: bad
+modle: x
+backend: cpuu
+workloads:
+  - {task: pass_key, tokens: 4096}
+  - {task: passkey, tokens: many}
+  - {task: passkey, tokens: 4096, samples: 0}
+methods:
+  - name: dens
+  - name: streaming
+    params: {sinks: 32}
+  - name: random
+    params: {density: 1.5}
+  - name: flexprefill
+    params: {gamma: high}
+  - name: xattention
+    grid: {threshold: []}
+"""
+
+
+class BadInput(ProgramTest):
+    def test_ten_mistakes_ten_messages_nothing_created(self):
+        file = self.folder / "bad.yaml"
+        file.write_text(TEN_MISTAKES)
+        before = sorted(self.folder.rglob("*"))
+        for verb in ("check", "run", "plan"):
+            done = self.call(verb, file)
+            self.assertEqual(done.returncode, 2)
+            messages = [line for line in done.stderr.splitlines() if "bad.yaml:" in line]
+            self.assertEqual(len(messages), 10, done.stderr)
+            lines = [int(m.split("bad.yaml:")[1].split(":")[0]) for m in messages]
+            self.assertEqual(sorted(lines), [3, 4, 6, 7, 8, 10, 12, 14, 16, 18], done.stderr)
+            self.assertIn("dense", [m for m in messages if "bad.yaml:10" in m][0])  # did you mean
+        self.assertEqual(sorted(self.folder.rglob("*")), before)
+
+    def test_missing_file(self):
+        self.assertIn("none.yaml", self.refused("run", "none.yaml"))
+
+    def test_unknown_verb_and_method(self):
+        self.assertIn("report", self.refused("reprot"))
+        self.assertIn("flexprefill", self.refused("describe", "flexprefil"))
+
+    def run_model(self):
+        return self.refused("run", self.experiment())
+
+    def test_truncated_weights(self):
+        weights = self.folder / "model/model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        self.assertIn("model.safetensors", self.run_model())
+
+    def test_weights_with_nan(self):
+        weights = self.folder / "model/model.safetensors"
+        data = bytearray(weights.read_bytes())
+        size = struct.unpack("<Q", data[:8])[0]
+        begin = json.loads(data[8:8 + size])["model.layers.0.mlp.down_proj.weight"]["data_offsets"][0]
+        data[8 + size + begin:8 + size + begin + 4] = struct.pack("<f", float("nan"))
+        weights.write_bytes(data)
+        said = self.run_model()
+        self.assertIn("model.layers.0.mlp.down_proj.weight", said)
+        self.assertIn("NaN", said)
+
+    def test_missing_tensor(self):
+        config = self.folder / "model/config.json"
+        config.write_text(config.read_text().replace('"num_hidden_layers": 1', '"num_hidden_layers": 2'))
+        self.assertIn("model.layers.1.", self.run_model())
+
+    def test_tokenizer_of_another_model(self):
+        tokenizer = self.folder / "model/tokenizer.json"
+        data = json.loads(tokenizer.read_text())
+        data["model"]["vocab"] = {token: 1000 + id for token, id in data["model"]["vocab"].items()}
+        tokenizer.write_text(json.dumps(data))
+        done = self.call("run", self.experiment())
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("tokenizer", done.stderr)
+        self.assertFalse(list((self.folder / "results").rglob("summary.json")))
+
+    def test_empty_and_broken_predictions(self):
+        (self.folder / "empty.jsonl").write_text("")
+        self.assertIn("empty.jsonl", self.refused("score", "--task", "passkey", "--predictions", "empty.jsonl"))
+        (self.folder / "broken.jsonl").write_text('{"id": 1, "prediction": "7", "ground_truth": "7"}\n{"id": 2,\n')
+        done = self.call("score", "--task", "passkey", "--predictions", "broken.jsonl", "--json")
+        self.assertIn("broken.jsonl:2", done.stderr)
+
+    def test_results_of_another_experiment_folder_are_not_a_report(self):
+        (self.folder / "nothing").mkdir()
+        self.assertIn("nothing", self.refused("report", "nothing"))
+
+    def test_wrong_shard(self):
+        self.assertIn("--shard", self.refused("run", self.experiment(), "--shard", "3/2"))
+
+
+if __name__ == "__main__":
+    main()

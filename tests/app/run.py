@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""`run` stopped, killed, continued, sharded: nothing is lost, nothing measured twice, nothing half-written counts.
+
+    python3 tests/app/run.py PREFILLBENCH
+"""
+import json
+import random
+import signal
+import subprocess
+import time
+import unittest  # noqa: F401
+
+from program import PROGRAM, ProgramTest, main, outcome, read_runs
+
+
+class Run(ProgramTest):
+    def test_second_run_measures_nothing(self):
+        self.ok("run", self.experiment())
+        logs = {p: p.read_bytes() for p in (self.folder / "results").rglob("*") if p.is_file()}
+        self.assertEqual(sum(p.name == "summary.json" for p in logs), 6)  # 3 methods x 2 lengths
+        self.ok("run", self.folder / "x.yaml")
+        after = {p: p.read_bytes() for p in (self.folder / "results").rglob("*") if p.is_file() and p.name != "provenance.jsonl"}
+        self.assertEqual({p: b for p, b in logs.items() if p.name != "provenance.jsonl"}, after)
+
+    def test_killed_again_and_again(self):
+        file = self.experiment(samples=6)
+        self.ok("run", file, "--results", "whole")
+        whole = outcome(read_runs(self.folder / "whole"))
+        rng = random.Random(5)
+        kills = 0
+        for _ in range(60):
+            child = subprocess.Popen([PROGRAM, "run", file, "--results", "killed", "--quiet"], cwd=self.folder, stderr=subprocess.PIPE)
+            try:
+                child.wait(timeout=rng.uniform(0.02, 1.0) * (1 + kills / 10))  # later ones get further
+                self.assertEqual(child.returncode, 0, child.stderr.read())
+                break
+            except subprocess.TimeoutExpired:
+                child.send_signal(signal.SIGKILL)
+                child.wait()
+                kills += 1
+            finally:
+                child.stderr.close()
+        self.ok("run", file, "--results", "killed")
+        self.assertGreater(kills, 0)
+        self.assertEqual(outcome(read_runs(self.folder / "killed")), whole)
+
+    def test_interrupted_by_ctrl_c_keeps_what_it_has(self):
+        file = self.experiment(samples=200)
+        child = subprocess.Popen([PROGRAM, "run", file], cwd=self.folder, stderr=subprocess.DEVNULL)
+        deadline = time.time() + 120
+        while time.time() < deadline and sum(len(p.read_bytes().splitlines()) for p in self.folder.rglob("samples.jsonl")) < 6:
+            time.sleep(0.02)
+        child.send_signal(signal.SIGINT)
+        self.assertNotEqual(child.wait(timeout=60), 0)
+        before = read_runs(self.folder / "results")
+        self.assertGreaterEqual(sum(map(len, before.values())), 6)
+        self.assertFalse(list((self.folder / "results").rglob("summary.json")))
+
+    def test_shards_merge_to_the_whole(self):
+        file = self.experiment(samples=5)
+        self.ok("run", file, "--results", "whole")
+        for i in (1, 2, 3):
+            self.ok("run", file, "--results", f"part{i}", "--shard", f"{i}/3")
+        self.ok("merge", "part1", "part2", "part3", "--out", "merged")
+        self.assertEqual(outcome(read_runs(self.folder / "merged")), outcome(read_runs(self.folder / "whole")))
+        self.assertEqual(len(list((self.folder / "merged").rglob("summary.json"))), 6)
+        parts = [read_runs(self.folder / f"part{i}") for i in (1, 2, 3)]
+        for key in parts[0]:
+            taken = [s for part in parts for s in part[key]]
+            self.assertEqual(len(taken), len(set(taken)), "two shards took one sample")
+
+    def test_shards_share_a_folder(self):
+        file = self.experiment(samples=5)
+        children = [subprocess.Popen([PROGRAM, "run", file, "--quiet", "--shard", f"{i}/2"], cwd=self.folder) for i in (1, 2)]
+        self.assertEqual([c.wait(timeout=300) for c in children], [0, 0])
+        self.assertTrue(all(len(samples) == 5 for samples in read_runs(self.folder / "results").values()))
+
+    def test_budget_leaves_all_methods_with_the_same_samples(self):
+        self.ok("run", self.experiment(samples=2000), "--budget", "1")
+        runs = read_runs(self.folder / "results")
+        counts = {key: set(samples) for key, samples in runs.items()}
+        for tokens in (300, 400):
+            of_length = [c for (label, t), c in counts.items() if t == tokens]
+            self.assertEqual(len(of_length), 3)
+            self.assertTrue(all(c == of_length[0] for c in of_length))
+            self.assertTrue(0 < len(of_length[0]) < 2000)
+
+    def test_every_record_is_paired_with_dense_of_its_round(self):
+        self.ok("run", self.experiment())
+        runs = read_runs(self.folder / "results")
+        for (label, tokens), samples in runs.items():
+            for name, record in samples.items():
+                dense = runs["dense", tokens][name]
+                if label == "dense":
+                    self.assertNotIn("dense", record)
+                else:
+                    self.assertEqual(record["dense"]["ttft_s"], dense["ttft_s"])
+                self.assertLessEqual(record["attention_s"][0], record["ttft_s"][0])
+                self.assertAlmostEqual(sum(record["stages_s"].values()), record["attention_s"][0], places=6)
+
+    def test_only_takes_dense_along(self):
+        self.ok("run", self.experiment(), "--only", "rand*")
+        self.assertEqual({label for label, _ in read_runs(self.folder / "results")}, {"dense", "random density=0.5"})
+
+    def test_prompt_past_the_context_is_said_and_kept_out(self):
+        done = self.call("run", self.experiment(samples=1, tokens=(300, 4096)))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        record = next(iter(read_runs(self.folder / "results")["dense", 4096].values()))
+        self.assertEqual(record["status"], "unsupported")
+        self.assertIn("4096", record["why"])
+
+    def test_spelling_of_numbers_finds_the_same_runs(self):
+        self.ok("run", self.experiment())
+        file = self.folder / "x.yaml"
+        file.write_text(file.read_text().replace("density: 0.5", "density: 5.0e-1"))
+        plan = json.loads(self.ok("plan", file, "--json"))
+        self.assertTrue(all(r["done"] == r["samples"] for r in plan["runs"]), plan)
+
+
+if __name__ == "__main__":
+    main()

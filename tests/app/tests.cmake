@@ -1,0 +1,8 @@
+# The program as a user meets it: stopped, killed, sharded, given bad input.
+find_package(Python3 COMPONENTS Interpreter REQUIRED)
+add_test(NAME app/run COMMAND ${Python3_EXECUTABLE} ${dir}/run.py $<TARGET_FILE:prefillbench>)
+set_tests_properties(app/run PROPERTIES LABELS app TIMEOUT 600)
+add_test(NAME app/bad_input COMMAND ${Python3_EXECUTABLE} ${dir}/bad_input.py $<TARGET_FILE:prefillbench>)
+set_tests_properties(app/bad_input PROPERTIES LABELS app TIMEOUT 600)
+add_test(NAME app/round_trip COMMAND ${Python3_EXECUTABLE} ${dir}/round_trip.py $<TARGET_FILE:prefillbench>)
+set_tests_properties(app/round_trip PROPERTIES LABELS app TIMEOUT 600)
