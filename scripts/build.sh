@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 preset=${1:?usage: scripts/build.sh PRESET [TARGET...] (presets: cpu, cuda, dev, asan)}
 shift
 site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
-batch=${PREFILL_BATCH:-8}
+batch=${PREFILL_BATCH:-16}
 log=$(mktemp)
 if ! cmake --preset "$preset" -Wno-dev -DLIBTORCH_ROOT="$site/torch" \
   -DCMAKE_UNITY_BUILD=$([ "$batch" -gt 1 ] && echo ON || echo OFF) -DCMAKE_UNITY_BUILD_BATCH_SIZE="$batch" > "$log" 2>&1; then

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/report/compare.h"
+#include "core/report/estimate_json.h"
 #include "core/report/text_table.h"
 
 namespace prefill {
@@ -14,8 +15,6 @@ using nlohmann::json;
 
 constexpr size_t kListed = 40;  // changes printed on a terminal; the JSON holds all
 
-json number(double x) { return std::isfinite(x) ? json(x) : json(nullptr); }
-json to_json(const Estimate& e) { return {{"value", number(e.value)}, {"lo", number(e.lo)}, {"hi", number(e.hi)}, {"n", e.n}}; }
 json to_json(const TimeComparison& t) {
   return {{"ratio", to_json(t.ratio)}, {"verdict", to_string(t.verdict)}, {"ratio_to_dense", to_json(t.ratio_to_dense)},
           {"verdict_to_dense", to_string(t.verdict_to_dense)}};

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/base/text.h"
+#include "core/report/estimate_json.h"
 #include "core/report/report.h"
 
 namespace prefill {
@@ -12,15 +13,13 @@ namespace {
 
 using nlohmann::json;
 
-json number(double x) { return std::isfinite(x) ? json(x) : json(nullptr); }
 json non_negative(double x) { return x >= 0 ? json(x) : json(nullptr); }
 
-json to_json(const Estimate& e) { return {{"value", number(e.value)}, {"lo", number(e.lo)}, {"hi", number(e.hi)}, {"n", e.n}}; }
 
 json to_json(const PanelPoint& p) {
   return {{"method", p.method}, {"version", p.version}, {"label", p.label}, {"short_label", p.short_label},
           {"params", p.params}, {"backend", p.backend}, {"baseline", p.baseline}, {"from_pairs", p.from_pairs},
-          {"series", p.series}, {"knob", p.knob}, {"knob_value", number(p.knob_value)}, {"stages_s", p.stages_s},
+          {"series", p.series}, {"knob", p.knob}, {"knob_value", finite_or_null(p.knob_value)}, {"stages_s", p.stages_s},
           {"decode_s", non_negative(p.decode_s)}, {"device_peak_bytes", non_negative(p.device_peak_bytes)},
           {"kernels", p.kernels}, {"run_ids", p.run_ids}};
 }

@@ -71,7 +71,7 @@ int run_forward(const ForwardOptions& o) {
   return exit_ok;
 }
 
-const RegisterVerb registered(
+const RegisterVerb forward_verb(
     {.name = "forward",
      .doc = "Logits of one prompt under a method, as a safetensors file",
      .file = __FILE__,
