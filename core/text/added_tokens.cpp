@@ -14,7 +14,8 @@ void StringMatcher::add(std::string_view pattern, int32_t value) {
   for (char c : pattern) {
     const auto byte = static_cast<unsigned char>(c);
     int32_t child = node < 0 ? first_[byte] : nodes_[size_t(node)].child;
-    while (node >= 0 && child >= 0 && nodes_[size_t(child)].byte != byte) child = nodes_[size_t(child)].sibling;
+    while (node >= 0 && child >= 0 && nodes_[size_t(child)].byte != byte)
+      child = nodes_[size_t(child)].sibling;
     if (child < 0) {
       child = int32_t(nodes_.size());
       Node fresh;
@@ -44,7 +45,8 @@ bool StringMatcher::find(std::string_view text, size_t from, Match& match) const
       }
       if (i >= text.size()) break;
       node = nodes_[size_t(node)].child;
-      while (node >= 0 && nodes_[size_t(node)].byte != static_cast<unsigned char>(text[i])) node = nodes_[size_t(node)].sibling;
+      while (node >= 0 && nodes_[size_t(node)].byte != static_cast<unsigned char>(text[i]))
+        node = nodes_[size_t(node)].sibling;
     }
     if (found) return true;
   }

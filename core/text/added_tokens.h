@@ -24,12 +24,19 @@ class StringMatcher {
  public:
   void add(std::string_view pattern, int32_t value);
   bool empty() const { return nodes_.empty(); }
-  struct Match { size_t begin, end; int32_t value; };
+  struct Match {
+    size_t begin, end;
+    int32_t value;
+  };
   /// The first match at or behind `from`; false when there is none.
   bool find(std::string_view text, size_t from, Match& match) const;
 
  private:
-  struct Node { int32_t value = -1; int32_t child = -1, sibling = -1; unsigned char byte = 0; };
+  struct Node {
+    int32_t value = -1;
+    int32_t child = -1, sibling = -1;
+    unsigned char byte = 0;
+  };
   std::vector<Node> nodes_;
   int32_t first_[256];  // the root's children by byte; -1: none
 };
@@ -37,7 +44,8 @@ class StringMatcher {
 /// The added tokens of a tokenizer, with the rules of the `tokenizers` library (added_vocabulary.rs).
 class AddedTokens {
  public:
-  /// `lookup`: a token's id in the model's vocabulary, or -1. `first_free`: the id for the next unknown token.
+  /// `lookup`: a token's id in the model's vocabulary, or -1. `first_free`: the id for the next unknown
+  /// token.
   AddedTokens(std::function<int32_t(const std::string&)> lookup, int32_t first_free);
 
   /// Adds or replaces. The id is the model's for that content, else the next free one, as in the reference;
@@ -46,7 +54,8 @@ class AddedTokens {
   /// To be called after the last add(). `normalize` is applied to tokens with normalized = true.
   void finish(const std::function<std::string(std::string_view)>& normalize);
 
-  /// Cuts the text at added tokens: visit(begin, end, id), id -1 for text between them. Empty texts are not visited.
+  /// Cuts the text at added tokens: visit(begin, end, id), id -1 for text between them. Empty texts are not
+  /// visited.
   void split(std::string_view text, bool normalized_ones,
              const std::function<void(size_t, size_t, int32_t)>& visit) const;
 

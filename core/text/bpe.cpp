@@ -115,11 +115,18 @@ Bpe::Bpe(const JsonView& model, bool byte_level) : byte_level_(byte_level) {
   const JsonView vocab = model.at("vocab");
   if (!vocab.is_object()) vocab.fail("should be an object from token to id");
   vocabulary_.reserve(vocab.raw().size() * 2);
+  int64_t largest = -1;
   for (const auto& [token, id] : vocab.raw().items()) {
-    if (!id.is_number_integer() || (id.is_number_unsigned() ? id.get<uint64_t>() > INT32_MAX : id.get<int64_t>() < 0))
-      vocab.fail(str("the id of '", token, "' should be an integer from 0 to ", INT32_MAX, ", is ", id.dump()));
+    if (!id.is_number_integer() ||
+        (id.is_number_unsigned() ? id.get<uint64_t>() > INT32_MAX : id.get<int64_t>() < 0))
+      vocab.fail(
+          str("the id of '", token, "' should be an integer from 0 to ", INT32_MAX, ", is ", id.dump()));
     vocabulary_.emplace(token, id.get<int32_t>());
+    largest = std::max(largest, id.get<int64_t>());
   }
+  if (largest > 64 * (int64_t(vocabulary_.size()) + 1024))  // tables are indexed by id
+    vocab.fail(
+        str("the largest id ", largest, " does not fit a vocabulary of ", vocabulary_.size(), " tokens"));
   if (const JsonView unk = model.get("unk_token"); !unk.is_null()) {
     has_unk_ = true;
     unk_token_ = unk.string();
@@ -129,8 +136,10 @@ Bpe::Bpe(const JsonView& model, bool byte_level) : byte_level_(byte_level) {
   if (ignore_merges_) {
     std::string bytes;
     for (const auto& [token, id] : vocabulary_) {
-      if (!byte_level_) whole_words_.emplace(token, id);
-      else if (from_byte_level(token, bytes)) whole_words_.emplace(bytes, id);
+      if (!byte_level_)
+        whole_words_.emplace(token, id);
+      else if (from_byte_level(token, bytes))
+        whole_words_.emplace(bytes, id);
     }
   }
   read_merges(model);
@@ -176,7 +185,8 @@ void Bpe::read_merges(const JsonView& model) {
     uint64_t slot = mix(key) & merge_mask_;
     while (merge_keys_[slot] != kFree && merge_keys_[slot] != key) slot = (slot + 1) & merge_mask_;
     merge_keys_[slot] = key;
-    merge_values_[slot] = {rank++, joined};  // of a pair listed twice the last one counts, as in the reference
+    merge_values_[slot] = {rank++,
+                           joined};  // of a pair listed twice the last one counts, as in the reference
   }
 }
 
@@ -193,8 +203,9 @@ const Bpe::Merge* Bpe::find_merge(int32_t left, int32_t right) const {
   }
 }
 
-// A character that is not in the vocabulary: its UTF-8 bytes as <0xXX>, or the unknown token, or nothing at all.
-// An unknown token waits for the next known character (fuse_unk joins neighbours); byte tokens do not flush it.
+// A character that is not in the vocabulary: its UTF-8 bytes as <0xXX>, or the unknown token, or nothing at
+// all. An unknown token waits for the next known character (fuse_unk joins neighbours); byte tokens do not
+// flush it.
 void Bpe::put_unit(const std::string& unit, std::vector<Symbol>& symbols, bool& unknown_pending) const {
   if (byte_fallback_) {
     std::vector<int32_t> ids;
@@ -210,7 +221,8 @@ void Bpe::put_unit(const std::string& unit, std::vector<Symbol>& symbols, bool& 
     }
   }
   if (!has_unk_) return;
-  if (unk_id_ < 0) throw InputError(str("the tokenizer's unk_token '", unk_token_, "' is needed but not in its vocabulary"));
+  if (unk_id_ < 0)
+    throw InputError(str("the tokenizer's unk_token '", unk_token_, "' is needed but not in its vocabulary"));
   if (unknown_pending && !fuse_unk_) symbols.push_back({unk_id_, 0, 0});
   unknown_pending = true;
 }
@@ -226,8 +238,10 @@ void Bpe::to_symbols(std::string_view word, std::vector<Symbol>& symbols) const 
   if (byte_level_) {
     for (char c : word) {
       const auto b = static_cast<unsigned char>(c);
-      if (byte_ids_[b] >= 0) known(byte_ids_[b]);
-      else put_unit(byte_level_char(b), symbols, unknown_pending);
+      if (byte_ids_[b] >= 0)
+        known(byte_ids_[b]);
+      else
+        put_unit(byte_level_char(b), symbols, unknown_pending);
     }
   } else {
     std::string unit;
@@ -235,8 +249,10 @@ void Bpe::to_symbols(std::string_view word, std::vector<Symbol>& symbols) const 
       const size_t start = pos;
       next_code_point(word, pos);
       unit.assign(word.substr(start, pos - start));
-      if (const int32_t i = id(unit); i >= 0) known(i);
-      else put_unit(unit, symbols, unknown_pending);
+      if (const int32_t i = id(unit); i >= 0)
+        known(i);
+      else
+        put_unit(unit, symbols, unknown_pending);
     }
   }
   if (unknown_pending) symbols.push_back({unk_id_, 0, 0});
@@ -294,7 +310,8 @@ void Bpe::merge_long(std::vector<Symbol>& symbols) const {
     const Candidate top = queue.top();
     queue.pop();
     Symbol& left = symbols[size_t(top.position)];
-    if (left.id != top.left || left.next < 0 || symbols[size_t(left.next)].id != top.right) continue;  // outdated
+    if (left.id != top.left || left.next < 0 || symbols[size_t(left.next)].id != top.right)
+      continue;  // outdated
     Symbol& right = symbols[size_t(left.next)];
     left.id = find_merge(top.left, top.right)->id;
     right.id = -1;
@@ -314,13 +331,16 @@ void Bpe::encode(std::string_view word, WordCache& cache, std::vector<int32_t>& 
   const size_t before = out.size();
   bool whole = false;
   if (ignore_merges_)
-    if (auto it = whole_words_.find(std::string(word)); it != whole_words_.end()) out.push_back(it->second), whole = true;
+    if (auto it = whole_words_.find(std::string(word)); it != whole_words_.end())
+      out.push_back(it->second), whole = true;
   if (!whole) {
     std::vector<Symbol> symbols;
     symbols.reserve(word.size());
     to_symbols(word, symbols);
-    if (symbols.size() <= kShortWord) merge_short(symbols);
-    else merge_long(symbols);
+    if (symbols.size() <= kShortWord)
+      merge_short(symbols);
+    else
+      merge_long(symbols);
     for (const Symbol& s : symbols) out.push_back(s.id);
   }
   if (cached) cache.insert(word, hash, out.data() + before, out.size() - before);

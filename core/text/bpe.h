@@ -28,7 +28,11 @@ class WordCache {
   static constexpr size_t kLongestWord = 64;  ///< longer words hardly come again
 
  private:
-  struct Slot { uint64_t hash; uint32_t text, ids; uint16_t length, count; };  // length 0: free
+  struct Slot {
+    uint64_t hash;
+    uint32_t text, ids;
+    uint16_t length, count;
+  };  // length 0: free
   void clear();
   std::vector<Slot> slots_;
   std::string text_;
@@ -49,8 +53,14 @@ class Bpe {
   int32_t id(const std::string& token) const;  ///< -1 when there is no such token
 
  private:
-  struct Merge { uint32_t rank; int32_t id; };
-  struct Symbol { int32_t id; int32_t previous, next; };
+  struct Merge {
+    uint32_t rank;
+    int32_t id;
+  };
+  struct Symbol {
+    int32_t id;
+    int32_t previous, next;
+  };
   const Merge* find_merge(int32_t left, int32_t right) const;
   void read_merges(const JsonView& model);
   void put_unit(const std::string& unit, std::vector<Symbol>& symbols, bool& unknown_pending) const;

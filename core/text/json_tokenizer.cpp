@@ -44,7 +44,9 @@ class ScratchPool {
 };
 
 // Ids put around the text (a TemplateProcessing post-processor, or several).
-struct Frame { std::vector<int32_t> before, after; };
+struct Frame {
+  std::vector<int32_t> before, after;
+};
 
 void read_template(const JsonView& json, Frame& frame) {
   const JsonView specials = json.at("special_tokens");
@@ -52,7 +54,8 @@ void read_template(const JsonView& json, Frame& frame) {
   bool behind_text = false;
   for (const JsonView& piece : json.at("single").items()) {
     if (const JsonView sequence = piece.get("Sequence"); !sequence.is_null()) {
-      if (behind_text || sequence.at("id").string() != "A") piece.fail("should be the one text sequence, 'A'");
+      if (behind_text || sequence.at("id").string() != "A")
+        piece.fail("should be the one text sequence, 'A'");
       behind_text = true;
       continue;
     }
@@ -92,11 +95,15 @@ class JsonTokenizer : public Tokenizer {
         pre_tokenizers_(read_pre_tokenizers(json.get("pre_tokenizer"))),
         decoder_(read_decoder(json.get("decoder"))),
         bpe_(read_model(json.at("model"), pre_tokenizers_.byte_level)),
-        added_([this](const std::string& token) { return bpe_.id(token); }, int32_t(bpe_.vocabulary().size())) {
-    // Truncation and padding of the file are for training batches: transformers switches them off, and so do we.
+        added_([this](const std::string& token) { return bpe_.id(token); },
+               int32_t(bpe_.vocabulary().size())) {
+    // Truncation and padding of the file are for training batches: transformers switches them off, and so do
+    // we.
     read_post_processor(json.get("post_processor"), frame_);
     read_added(json.get("added_tokens"), config);
     name_ids(config);
+    if (decoder_ && decoder_->joins_bytes())
+      for (const std::string& text : texts_) bytes_.push_back(byte_level_bytes(text));
   }
 
   std::vector<int32_t> encode(std::string_view text, bool add_special) const override {
@@ -106,8 +113,10 @@ class JsonTokenizer : public Tokenizer {
     if (add_special) ids = frame_.before;
     auto scratch = pool_.take();
     added_.split(text, false, [&](size_t begin, size_t end, int32_t id) {
-      if (id >= 0) ids.push_back(id);
-      else encode_stretch(text.substr(begin, end - begin), begin == 0, *scratch, ids);
+      if (id >= 0)
+        ids.push_back(id);
+      else
+        encode_stretch(text.substr(begin, end - begin), begin == 0, *scratch, ids);
     });
     pool_.give_back(std::move(scratch));
     if (add_special) ids.insert(ids.end(), frame_.after.begin(), frame_.after.end());
@@ -115,15 +124,22 @@ class JsonTokenizer : public Tokenizer {
   }
 
   std::string decode(const std::vector<int32_t>& ids, bool skip_special) const override {
-    std::vector<std::string> tokens;
-    tokens.reserve(ids.size());
-    for (int32_t id : ids) {
-      const std::string* text = token_text(id);
-      if (!text || (skip_special && added_.is_special_text(*text))) continue;  // unknown ids vanish, as in the reference
-      tokens.push_back(*text);
-    }
-    if (decoder_) decoder_->apply(tokens);
+    // ids that do not exist vanish, as in the reference
+    const auto printed = [&](int32_t id) {
+      return id >= 0 && size_t(id) < texts_.size() && !texts_[size_t(id)].empty() &&
+             !(skip_special && special_[size_t(id)]);
+    };
     std::string out;
+    if (!bytes_.empty()) {
+      out.reserve(ids.size() * 5);
+      for (int32_t id : ids)
+        if (printed(id)) out += bytes_[size_t(id)];
+      return find_invalid_utf8(out) == std::string::npos ? out : utf8_lossy(out);
+    }
+    std::vector<std::string> tokens;
+    for (int32_t id : ids)
+      if (printed(id)) tokens.push_back(texts_[size_t(id)]);
+    if (decoder_) decoder_->apply(tokens);
     for (size_t i = 0; i < tokens.size(); ++i) {
       if (i && !decoder_) out += ' ';
       out += tokens[i];
@@ -139,19 +155,20 @@ class JsonTokenizer : public Tokenizer {
   }
   int32_t bos_id() const override { return bos_; }
   std::vector<int32_t> eos_ids() const override { return eos_; }
-  std::string kind() const override { return pre_tokenizers_.byte_level ? "byte-level BPE" : "BPE with byte fallback"; }
+  std::string kind() const override {
+    return pre_tokenizers_.byte_level ? "byte-level BPE" : "BPE with byte fallback";
+  }
 
  private:
   void read_added(const JsonView& list, const TokenizerConfig& config) {
     if (!list.is_null())
       for (const JsonView& token : list.items()) added_.add(read_added_token(token));
-    // transformers also adds what only tokenizer_config.json knows
-    const auto add_missing = [&](const std::vector<AddedToken>& tokens) {
-      for (const AddedToken& token : tokens)
-        if (added_.id(token.content) < 0) added_.add(token);
-    };
-    add_missing(config.added_by_id);
-    add_missing(config.named);
+    // As transformers does it: added_tokens_decoder wins over the file, everything else only adds what is
+    // missing.
+    for (const AddedToken& token : config.added_by_id)
+      if (config.has_added_tokens_decoder || added_.id(token.content) < 0) added_.add(token);
+    for (const AddedToken& token : config.named)
+      if (added_.id(token.content) < 0) added_.add(token);
     RegexScratch scratch;
     added_.finish([&](std::string_view text) {
       return normalizer_ ? normalizer_->apply(text, scratch) : std::string(text);
@@ -160,32 +177,31 @@ class JsonTokenizer : public Tokenizer {
       if (size_t(id) >= texts_.size()) texts_.resize(size_t(id) + 1);
       texts_[size_t(id)] = text;
     };
-    int64_t largest = -1;
-    for (const auto& [token, id] : bpe_.vocabulary()) largest = std::max<int64_t>(largest, id);
-    if (largest > 64 * (int64_t(bpe_.vocabulary().size()) + 1024))
-      list.fail(str("the largest id ", largest, " does not fit a vocabulary of ", bpe_.vocabulary().size(), " tokens"));
     for (const auto& [token, id] : bpe_.vocabulary()) put(id, token);
     for (const AddedToken& token : added_.all()) put(token.id, *added_.text(token.id));
+    for (const std::string& text : texts_) special_.push_back(added_.is_special_text(text));
   }
 
   void name_ids(const TokenizerConfig& config) {
-    if (!config.bos.empty()) bos_ = token_id(config.bos);
-    else if (!frame_.before.empty()) bos_ = frame_.before.front();
+    if (!config.bos.empty())
+      bos_ = token_id(config.bos);
+    else if (!frame_.before.empty())
+      bos_ = frame_.before.front();
     if (const int32_t eos = config.eos.empty() ? -1 : token_id(config.eos); eos >= 0) eos_ = {eos};
   }
 
-  const std::string* token_text(int32_t id) const {
-    return id < 0 || size_t(id) >= texts_.size() || texts_[size_t(id)].empty() ? nullptr : &texts_[size_t(id)];
-  }
-
   // A stretch of input without raw added tokens.
-  void encode_stretch(std::string_view raw, bool at_start, Scratch& scratch, std::vector<int32_t>& ids) const {
+  void encode_stretch(std::string_view raw, bool at_start, Scratch& scratch,
+                      std::vector<int32_t>& ids) const {
     std::string normalized;
     std::string_view text = raw;
-    if (normalizer_ && !normalizer_->leaves_alone(raw)) text = normalized = normalizer_->apply(raw, scratch.regex);
+    if (normalizer_ && !normalizer_->leaves_alone(raw))
+      text = normalized = normalizer_->apply(raw, scratch.regex);
     added_.split(text, true, [&](size_t begin, size_t end, int32_t id) {
-      if (id >= 0) ids.push_back(id);
-      else encode_words({text.substr(begin, end - begin), at_start && begin == 0}, scratch, ids);
+      if (id >= 0)
+        ids.push_back(id);
+      else
+        encode_words({text.substr(begin, end - begin), at_start && begin == 0}, scratch, ids);
     });
   }
 
@@ -208,6 +224,8 @@ class JsonTokenizer : public Tokenizer {
   AddedTokens added_;
   Frame frame_;
   std::vector<std::string> texts_;  // by id; "": no such id
+  std::vector<std::string> bytes_;  // by id, when decoding is joining bytes; else empty
+  std::vector<bool> special_;       // by id
   int32_t bos_ = -1;
   std::vector<int32_t> eos_;
   mutable ScratchPool pool_;

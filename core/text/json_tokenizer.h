@@ -10,8 +10,8 @@
 namespace prefill {
 
 /// GPT-2, Llama-3, Qwen2 / 2.5 / 3, SmolLM (byte-level) and sentencepiece models converted to BPE with byte
-/// fallback (Llama-2, Mistral). Ids and texts are those of the `tokenizers` library. Throws InputError naming the
-/// file, the path inside it and the component that is not supported.
+/// fallback (Llama-2, Mistral). Ids and texts are those of the `tokenizers` library. Throws InputError naming
+/// the file, the path inside it and the component that is not supported.
 std::unique_ptr<Tokenizer> read_json_tokenizer(const JsonView& json, const TokenizerConfig& config);
 
 }  // namespace prefill

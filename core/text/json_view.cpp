@@ -16,7 +16,8 @@ std::shared_ptr<const nlohmann::json> read_json_file(const std::string& path) {
     return std::make_shared<const nlohmann::json>(nlohmann::json::parse(bytes));
   } catch (const nlohmann::json::exception& e) {
     std::string what = e.what();  // "[json.exception.parse_error.101] parse error at line 1, column 5: ..."
-    if (const size_t end = what.find("] "); what.starts_with("[json.exception") && end != what.npos) what.erase(0, end + 2);
+    if (const size_t end = what.find("] "); what.starts_with("[json.exception") && end != what.npos)
+      what.erase(0, end + 2);
     throw InputError(str(path, ": not valid JSON (", bytes.size(), " bytes): ", what));
   }
 }
@@ -62,7 +63,8 @@ int64_t JsonView::integer(int64_t low, int64_t high) const {
   if (!value_->is_number_integer()) fail(str("should be an integer, is ", value_->type_name()));
   const bool huge = value_->is_number_unsigned() && value_->get<uint64_t>() > uint64_t(INT64_MAX);
   const int64_t n = huge ? INT64_MAX : value_->get<int64_t>();
-  if (huge || n < low || n > high) fail(str("should be an integer from ", low, " to ", high, ", is ", value_->dump()));
+  if (huge || n < low || n > high)
+    fail(str("should be an integer from ", low, " to ", high, ", is ", value_->dump()));
   return n;
 }
 

@@ -27,7 +27,8 @@ class Prepend : public Normalizer {
 
 class Replace : public Normalizer {
  public:
-  Replace(SplitRegex pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
+  Replace(SplitRegex pattern, std::string content)
+      : pattern_(std::move(pattern)), content_(std::move(content)) {}
   bool leaves_alone(std::string_view text) const override { return text.empty(); }
   std::string apply(std::string_view text, RegexScratch& scratch) const override {
     return replace_matches(text, pattern_, content_, scratch);
@@ -95,7 +96,8 @@ std::unique_ptr<Normalizer> read_normalizer(const JsonView& json) {
       if (auto one = read_normalizer(part)) parts.push_back(std::move(one));
     return std::make_unique<NormalizerSequence>(std::move(parts));
   }
-  json.at("type").fail(str("the normalizer '", type, "' is not supported (supported: NFC, Prepend, Replace, Sequence)"));
+  json.at("type").fail(
+      str("the normalizer '", type, "' is not supported (supported: NFC, Prepend, Replace, Sequence)"));
 }
 
 }  // namespace prefill

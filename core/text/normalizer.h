@@ -18,7 +18,8 @@ class Normalizer {
   virtual std::string apply(std::string_view text, RegexScratch& scratch) const = 0;
 };
 
-/// Null for a null value. Supported: NFC, Prepend, Replace, Sequence. Throws InputError naming any other type.
+/// Null for a null value. Supported: NFC, Prepend, Replace, Sequence. Throws InputError naming any other
+/// type.
 std::unique_ptr<Normalizer> read_normalizer(const JsonView& json);
 
 /// {"String": "..."} or {"Regex": "..."} as Split and Replace have it. Throws InputError at its place.

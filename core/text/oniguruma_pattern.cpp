@@ -13,8 +13,10 @@ namespace {
 
 std::string hex_range(uint32_t first, uint32_t last) {
   char buffer[48];
-  if (first == last) std::snprintf(buffer, sizeof buffer, "\\x{%x}", first);
-  else std::snprintf(buffer, sizeof buffer, "\\x{%x}-\\x{%x}", first, last);
+  if (first == last)
+    std::snprintf(buffer, sizeof buffer, "\\x{%x}", first);
+  else
+    std::snprintf(buffer, sizeof buffer, "\\x{%x}-\\x{%x}", first, last);
   return buffer;
 }
 
@@ -50,9 +52,10 @@ class Translator {
 
  private:
   [[noreturn]] void refuse(std::string_view what, size_t at) const {
-    throw InputError(str("regular expression '", in_, "', character ", at + 1, ": ", what,
-                         " is not supported (supported: literals, escapes, classes, \\s \\d \\w \\p{general category}, "
-                         "groups, look-around, quantifiers)"));
+    throw InputError(
+        str("regular expression '", in_, "', character ", at + 1, ": ", what,
+            " is not supported (supported: literals, escapes, classes, \\s \\d \\w \\p{general category}, "
+            "groups, look-around, quantifiers)"));
   }
   char peek(size_t ahead = 0) const { return pos_ + ahead < in_.size() ? in_[pos_ + ahead] : '\0'; }
 
@@ -91,8 +94,10 @@ class Translator {
     };
     const size_t low = digits();
     size_t high = 0;
-    if (i < in_.size() && in_[i] == ',') ++i, high = digits();
-    else if (!low) return 0;
+    if (i < in_.size() && in_[i] == ',')
+      ++i, high = digits();
+    else if (!low)
+      return 0;
     return (low || high) && i < in_.size() && in_[i] == '}' ? i + 1 - pos_ : 0;
   }
 
@@ -138,7 +143,8 @@ class Translator {
     // inline options: (?i), (?i:...), (?-i:...); m is Ruby's dot-matches-newline
     size_t end = pos_ + 1;
     while (end < in_.size() && std::strchr("imx-", in_[end]) && in_[end]) ++end;
-    if (end == pos_ + 1 || end >= in_.size() || (in_[end] != ':' && in_[end] != ')')) refuse("this kind of group", at);
+    if (end == pos_ + 1 || end >= in_.size() || (in_[end] != ':' && in_[end] != ')'))
+      refuse("this kind of group", at);
     for (size_t i = pos_; i <= end; ++i) out_ += in_[i] == 'm' ? 's' : in_[i];
     pos_ = end + 1;
     if (in_[end] == ')') groups_.pop_back();
@@ -155,8 +161,10 @@ class Translator {
       if (c == ']') break;
       if (c == '[') refuse("a class inside a class", pos_);
       if (c == '&' && peek(1) == '&') refuse("an intersection '&&'", pos_);
-      if (c == '\\') escape(true);
-      else out_ += in_[pos_++];
+      if (c == '\\')
+        escape(true);
+      else
+        out_ += in_[pos_++];
     }
     out_ += in_[pos_++];
   }
@@ -178,25 +186,39 @@ class Translator {
     if (++pos_ >= in_.size()) refuse("a trailing '\\'", at);
     const char c = in_[pos_++];
     switch (c) {
-      case 's': return put_class(class_body(space_ranges, false), in_class, false);
-      case 'S': return put_class(class_body(space_ranges, true), in_class, false);
-      case 'd': case 'D': return put_extended("\\p{Nd}", "Nd", in_class, c == 'D', at);
-      case 'w': case 'W': return put_extended("\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}", "w", in_class, c == 'W', at);
-      case 'h': case 'H':  // a hexadecimal digit; PCRE2 has horizontal space here
+      case 's':
+        return put_class(class_body(space_ranges, false), in_class, false);
+      case 'S':
+        return put_class(class_body(space_ranges, true), in_class, false);
+      case 'd':
+      case 'D':
+        return put_extended("\\p{Nd}", "Nd", in_class, c == 'D', at);
+      case 'w':
+      case 'W':
+        return put_extended("\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}", "w", in_class, c == 'W', at);
+      case 'h':
+      case 'H':  // a hexadecimal digit; PCRE2 has horizontal space here
         if (c == 'H' && in_class) refuse("\\H inside a class", at);
         return put_class("0-9A-Fa-f", in_class, c == 'H');
-      case 'p': case 'P': return property(in_class, c == 'P', at);
-      case 'v': out_ += "\\x0b"; return;
+      case 'p':
+      case 'P':
+        return property(in_class, c == 'P', at);
+      case 'v':
+        out_ += "\\x0b";
+        return;
       case 'b':
-        if (in_class) out_ += "\\x08";
-        else word_boundary(true);
+        if (in_class)
+          out_ += "\\x08";
+        else
+          word_boundary(true);
         return;
       case 'B':
         if (in_class) refuse("\\B inside a class", at);
         return word_boundary(false);
       case 'u': {
         const std::string_view hex = in_.substr(pos_, 4);
-        if (hex.size() < 4 || hex.find_first_not_of("0123456789abcdefABCDEF") != hex.npos) refuse("this \\u escape", at);
+        if (hex.size() < 4 || hex.find_first_not_of("0123456789abcdefABCDEF") != hex.npos)
+          refuse("this \\u escape", at);
         out_ += str("\\x{", hex, "}");
         pos_ += 4;
         return;
@@ -211,16 +233,28 @@ class Translator {
         }
         out_ += "\\x";
         return;
-      case 'A': case 'z': case 'Z':
+      case 'A':
+      case 'z':
+      case 'Z':
         if (in_class) refuse(str("\\", c, " inside a class"), at);
         [[fallthrough]];
-      case 'n': case 'r': case 't': case 'f': case 'a': case 'e': out_ += {'\\', c}; return;
-      default: break;
+      case 'n':
+      case 'r':
+      case 't':
+      case 'f':
+      case 'a':
+      case 'e':
+        out_ += {'\\', c};
+        return;
+      default:
+        break;
     }
     const bool letter_or_digit = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
     if (letter_or_digit) refuse(str("\\", c), at);
-    if (static_cast<unsigned char>(c) >= 0x80) out_ += c;  // the rest of the code point follows as a literal
-    else out_ += {'\\', c};
+    if (static_cast<unsigned char>(c) >= 0x80)
+      out_ += c;  // the rest of the code point follows as a literal
+    else
+      out_ += {'\\', c};
   }
 
   void property(bool in_class, bool negate, size_t at) {

@@ -15,10 +15,13 @@ constexpr std::string_view kGpt2Pattern =
 
 enum class Behavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
 
-struct Part { size_t begin, end; bool match; };
+struct Part {
+  size_t begin, end;
+  bool match;
+};
 
-// What becomes of matches and of the text between them. `parts` covers the text without gaps, from left to right;
-// the rules are those of the reference (NormalizedString::split).
+// What becomes of matches and of the text between them. `parts` covers the text without gaps, from left to
+// right; the rules are those of the reference (NormalizedString::split).
 void emit(const Piece& piece, const std::vector<Part>& parts, Behavior behavior, std::vector<Piece>& out) {
   const auto put = [&](size_t begin, size_t end) {
     if (begin < end) out.push_back({piece.text.substr(begin, end - begin), piece.at_start && begin == 0});
@@ -53,8 +56,10 @@ void emit(const Piece& piece, const std::vector<Part>& parts, Behavior behavior,
       bool previous = false;
       for (size_t i = parts.size(); i-- > 0;) {
         const Part& p = parts[i];
-        if (p.match && !previous && !joined.empty()) joined.back().first = p.begin;
-        else joined.emplace_back(p.begin, p.end);
+        if (p.match && !previous && !joined.empty())
+          joined.back().first = p.begin;
+        else
+          joined.emplace_back(p.begin, p.end);
         previous = p.match;
       }
       for (size_t i = joined.size(); i-- > 0;) put(joined[i].first, joined[i].second);
@@ -140,8 +145,10 @@ class Metaspace : public PreTokenizer {
     std::string text;
     text.reserve(piece.text.size() * 3 / 2);
     for (char c : piece.text) {
-      if (c == ' ') text += replacement_;
-      else text += c;
+      if (c == ' ')
+        text += replacement_;
+      else
+        text += c;
     }
     const bool prepend = scheme_ == Scheme::always || (scheme_ == Scheme::first && piece.at_start);
     if (prepend && !text.starts_with(replacement_)) text.insert(0, replacement_);
@@ -150,7 +157,8 @@ class Metaspace : public PreTokenizer {
     if (!split_words_) return out.push_back(whole);
     std::vector<Part> parts;
     size_t done = 0;
-    for (size_t at; (at = whole.text.find(replacement_, done)) != whole.text.npos; done = at + replacement_.size()) {
+    for (size_t at; (at = whole.text.find(replacement_, done)) != whole.text.npos;
+         done = at + replacement_.size()) {
       if (done < at) parts.push_back({done, at, false});
       parts.push_back({at, at + replacement_.size(), true});
     }
@@ -179,13 +187,17 @@ std::unique_ptr<PreTokenizer> read_metaspace(const JsonView& json) {
   const std::string replacement = json.at("replacement").string();
   size_t end = 0;
   if (!replacement.empty()) next_code_point(replacement, end);
-  if (replacement.empty() || end != replacement.size()) json.at("replacement").fail("should be one character");
+  if (replacement.empty() || end != replacement.size())
+    json.at("replacement").fail("should be one character");
   auto scheme = Metaspace::Scheme::always;
   if (const JsonView s = json.get("prepend_scheme"); !s.is_null()) {
     const std::string name = s.string();
-    if (name == "first") scheme = Metaspace::Scheme::first;
-    else if (name == "never") scheme = Metaspace::Scheme::never;
-    else if (name != "always") s.fail(str("'", name, "' is not known (known: always, first, never)"));
+    if (name == "first")
+      scheme = Metaspace::Scheme::first;
+    else if (name == "never")
+      scheme = Metaspace::Scheme::never;
+    else if (name != "always")
+      s.fail(str("'", name, "' is not known (known: always, first, never)"));
   }
   if (!json.get("add_prefix_space").boolean_or(true)) scheme = Metaspace::Scheme::never;
   return std::make_unique<Metaspace>(replacement, scheme, json.get("split").boolean_or(true));
@@ -197,22 +209,25 @@ void read_into(const JsonView& json, PreTokenizers& chain) {
     for (const JsonView& part : json.at("pretokenizers").items()) read_into(part, chain);
     return;
   }
-  if (chain.byte_level) json.fail("a pre-tokenizer behind ByteLevel is not supported; ByteLevel should be the last");
+  if (chain.byte_level)
+    json.fail("a pre-tokenizer behind ByteLevel is not supported; ByteLevel should be the last");
   if (type == "ByteLevel") {
     if (json.at("add_prefix_space").boolean()) chain.stages.push_back(std::make_unique<PrefixSpace>());
     if (json.get("use_regex").boolean_or(true))
       chain.stages.push_back(std::make_unique<Split>(SplitRegex(kGpt2Pattern), Behavior::isolated, false));
     chain.byte_level = true;
   } else if (type == "Split") {
-    chain.stages.push_back(std::make_unique<Split>(read_pattern(json.at("pattern")), read_behavior(json.at("behavior")),
+    chain.stages.push_back(std::make_unique<Split>(read_pattern(json.at("pattern")),
+                                                   read_behavior(json.at("behavior")),
                                                    json.get("invert").boolean_or(false)));
   } else if (type == "Digits") {
     chain.stages.push_back(std::make_unique<Digits>(json.at("individual_digits").boolean()));
   } else if (type == "Metaspace") {
     chain.stages.push_back(read_metaspace(json));
   } else {
-    json.at("type").fail(str("the pre-tokenizer '", type,
-                             "' is not supported (supported: ByteLevel, Split, Digits, Metaspace, Sequence)"));
+    json.at("type").fail(
+        str("the pre-tokenizer '", type,
+            "' is not supported (supported: ByteLevel, Split, Digits, Metaspace, Sequence)"));
   }
 }
 

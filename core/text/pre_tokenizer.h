@@ -31,11 +31,13 @@ class PreTokenizer {
 /// The chain of a tokenizer.json, sequences flattened.
 struct PreTokenizers {
   std::vector<std::unique_ptr<PreTokenizer>> stages;
-  /// The words are byte-level. The text stays as it is, BPE reads raw bytes instead of their printable stand-ins.
+  /// The words are byte-level. The text stays as it is, BPE reads raw bytes instead of their printable
+  /// stand-ins.
   bool byte_level = false;
 };
 
-/// Supported: ByteLevel (last of its chain), Split, Digits, Metaspace, Sequence. Throws InputError naming any other.
+/// Supported: ByteLevel (last of its chain), Split, Digits, Metaspace, Sequence. Throws InputError naming any
+/// other.
 PreTokenizers read_pre_tokenizers(const JsonView& json);
 
 }  // namespace prefill

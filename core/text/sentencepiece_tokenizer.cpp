@@ -84,14 +84,17 @@ class SentencePieceTokenizer : public Tokenizer {
     return added >= 0 ? added : piece_id(key);
   }
   int32_t bos_id() const override { return bos_; }
-  std::vector<int32_t> eos_ids() const override { return eos_ >= 0 ? std::vector<int32_t>{eos_} : std::vector<int32_t>{}; }
+  std::vector<int32_t> eos_ids() const override {
+    return eos_ >= 0 ? std::vector<int32_t>{eos_} : std::vector<int32_t>{};
+  }
   std::string kind() const override { return "sentencepiece"; }
 
  private:
   static void load(const std::string& model, const std::string& path, SentencePieceProcessor& processor) {
     const auto status = processor.LoadFromSerializedProto(model);
     if (!status.ok())
-      throw InputError(str(path, ": not a sentencepiece model (", model.size(), " bytes): ", status.ToString()));
+      throw InputError(
+          str(path, ": not a sentencepiece model (", model.size(), " bytes): ", status.ToString()));
   }
 
   int32_t piece_id(const std::string& token) const {  // the library answers unk_id for what it does not know
@@ -123,7 +126,8 @@ class SentencePieceTokenizer : public Tokenizer {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> read_sentencepiece_tokenizer(const std::string& path, const TokenizerConfig& config) {
+std::unique_ptr<Tokenizer> read_sentencepiece_tokenizer(const std::string& path,
+                                                        const TokenizerConfig& config) {
   return std::make_unique<SentencePieceTokenizer>(path, config);
 }
 

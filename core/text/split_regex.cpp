@@ -54,8 +54,9 @@ SplitRegex::SplitRegex(std::string_view oniguruma_pattern) : code_(std::make_uni
   if (!context) throw std::bad_alloc();
   pcre2_set_newline(context, PCRE2_NEWLINE_LF);
   // Oniguruma's Ruby syntax: ^ and $ match at every line.
-  code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                              PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_UTF_CHECK, &error, &offset, context);
+  code_->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_UTF_CHECK, &error, &offset, context);
   pcre2_compile_context_free(context);
   if (!code_->code) {
     PCRE2_UCHAR message[256];
@@ -76,16 +77,16 @@ void SplitRegex::for_each_match(std::string_view text, RegexScratch& scratch,
   size_t from = 0, last_end = 0;
   bool matched_before = false;
   while (from <= text.size()) {
-    const int rc = code_->jit
-                       ? pcre2_jit_match(code_->code, subject, text.size(), from, 0, state.match, state.context)
-                       : pcre2_match(code_->code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, state.match,
-                                     state.context);
+    const int rc =
+        code_->jit ? pcre2_jit_match(code_->code, subject, text.size(), from, 0, state.match, state.context)
+                   : pcre2_match(code_->code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, state.match,
+                                 state.context);
     if (rc == PCRE2_ERROR_NOMATCH) return;
     if (rc < 0) {
       PCRE2_UCHAR message[256];
       pcre2_get_error_message(rc, message, sizeof message);
-      throw std::runtime_error(str("regular expression '", code_->pattern, "' failed at byte ", from, " of ", text.size(),
-                                   ": ", reinterpret_cast<char*>(message)));
+      throw std::runtime_error(str("regular expression '", code_->pattern, "' failed at byte ", from, " of ",
+                                   text.size(), ": ", reinterpret_cast<char*>(message)));
     }
     const size_t begin = span[0], end = span[1];
     if (begin == end && matched_before && begin == last_end) {

@@ -7,9 +7,10 @@
 
 namespace prefill {
 
-/// The PCRE2 pattern that matches what the Oniguruma pattern matches: classes are spelled out where the engines'
-/// Unicode data differ, escapes that mean something else are translated. Throws InputError naming a construct that
-/// has no translation (set intersections, POSIX brackets, scripts other than general categories, ...).
+/// The PCRE2 pattern that matches what the Oniguruma pattern matches: classes are spelled out where the
+/// engines' Unicode data differ, escapes that mean something else are translated. Throws InputError naming a
+/// construct that has no translation (set intersections, POSIX brackets, scripts other than general
+/// categories, ...).
 std::string translate_oniguruma(std::string_view pattern);
 
 /// Pattern text that matches `literal` and nothing else, in both dialects.
@@ -35,8 +36,9 @@ class SplitRegex {
   ~SplitRegex();
   SplitRegex(SplitRegex&&) noexcept;
 
-  /// Calls visit(begin, end) for every match from left to right, as Oniguruma's scan does: an empty match right
-  /// behind the previous one is passed over. `text` is well-formed UTF-8. Thread-safe with one scratch per thread.
+  /// Calls visit(begin, end) for every match from left to right, as Oniguruma's scan does: an empty match
+  /// right behind the previous one is passed over. `text` is well-formed UTF-8. Thread-safe with one scratch
+  /// per thread.
   void for_each_match(std::string_view text, RegexScratch& scratch,
                       const std::function<void(size_t, size_t)>& visit) const;
 

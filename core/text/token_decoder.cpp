@@ -20,10 +20,11 @@ std::string join(const std::vector<std::string>& parts) {
 class ByteLevelDecoder : public TokenDecoder {
  public:
   void apply(std::vector<std::string>& tokens) const override {
-    std::string all, bytes;
-    for (const auto& token : tokens) all += from_byte_level(token, bytes) ? bytes : token;
+    std::string all;
+    for (const auto& token : tokens) all += byte_level_bytes(token);
     tokens = {utf8_lossy(all)};
   }
+  bool joins_bytes() const override { return true; }
 };
 
 class ByteFallbackDecoder : public TokenDecoder {
@@ -33,8 +34,10 @@ class ByteFallbackDecoder : public TokenDecoder {
     std::string bytes;
     const auto flush = [&] {
       if (bytes.empty()) return;
-      if (find_invalid_utf8(bytes) == std::string::npos) out.push_back(bytes);
-      else for (size_t i = 0; i < bytes.size(); ++i) out.push_back("\xEF\xBF\xBD");
+      if (find_invalid_utf8(bytes) == std::string::npos)
+        out.push_back(bytes);
+      else
+        for (size_t i = 0; i < bytes.size(); ++i) out.push_back("\xEF\xBF\xBD");
       bytes.clear();
     };
     for (auto& token : tokens) {
@@ -52,7 +55,9 @@ class ByteFallbackDecoder : public TokenDecoder {
  private:
   static int byte_of(const std::string& token) {  // "<0x0A>"; -1: another token
     if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return -1;
-    if (!std::isxdigit(static_cast<unsigned char>(token[3])) || !std::isxdigit(static_cast<unsigned char>(token[4]))) return -1;
+    if (!std::isxdigit(static_cast<unsigned char>(token[3])) ||
+        !std::isxdigit(static_cast<unsigned char>(token[4])))
+      return -1;
     return std::stoi(token.substr(3, 2), nullptr, 16);
   }
 };
@@ -64,7 +69,8 @@ class FuseDecoder : public TokenDecoder {
 
 class ReplaceDecoder : public TokenDecoder {
  public:
-  ReplaceDecoder(SplitRegex pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
+  ReplaceDecoder(SplitRegex pattern, std::string content)
+      : pattern_(std::move(pattern)), content_(std::move(content)) {}
   void apply(std::vector<std::string>& tokens) const override {
     RegexScratch scratch;
     for (auto& token : tokens) token = replace_matches(token, pattern_, content_, scratch);
@@ -77,11 +83,13 @@ class ReplaceDecoder : public TokenDecoder {
 
 class StripDecoder : public TokenDecoder {
  public:
-  StripDecoder(std::string content, size_t start, size_t stop) : content_(std::move(content)), start_(start), stop_(stop) {}
+  StripDecoder(std::string content, size_t start, size_t stop)
+      : content_(std::move(content)), start_(start), stop_(stop) {}
   void apply(std::vector<std::string>& tokens) const override {
     for (auto& token : tokens) {
       size_t begin = 0, end = token.size();
-      for (size_t i = 0; i < start_ && token.compare(begin, content_.size(), content_) == 0; ++i) begin += content_.size();
+      for (size_t i = 0; i < start_ && token.compare(begin, content_.size(), content_) == 0; ++i)
+        begin += content_.size();
       for (size_t i = 0; i < stop_ && end >= begin + content_.size(); ++i) {
         if (token.compare(end - content_.size(), content_.size(), content_) != 0) break;
         end -= content_.size();
@@ -125,6 +133,11 @@ class DecoderSequence : public TokenDecoder {
 
 }  // namespace
 
+std::string byte_level_bytes(const std::string& token) {
+  std::string bytes;
+  return from_byte_level(token, bytes) ? bytes : token;
+}
+
 std::unique_ptr<TokenDecoder> read_decoder(const JsonView& json) {
   if (json.is_null()) return nullptr;
   const std::string type = json.at("type").string();
@@ -141,7 +154,8 @@ std::unique_ptr<TokenDecoder> read_decoder(const JsonView& json) {
   }
   if (type == "Metaspace") {
     const JsonView scheme = json.get("prepend_scheme");
-    const bool never = (scheme.is_string() && scheme.string() == "never") || !json.get("add_prefix_space").boolean_or(true);
+    const bool never =
+        (scheme.is_string() && scheme.string() == "never") || !json.get("add_prefix_space").boolean_or(true);
     return std::make_unique<MetaspaceDecoder>(json.at("replacement").string(), !never);
   }
   if (type == "Sequence") {
@@ -150,8 +164,9 @@ std::unique_ptr<TokenDecoder> read_decoder(const JsonView& json) {
       if (auto one = read_decoder(part)) parts.push_back(std::move(one));
     return std::make_unique<DecoderSequence>(std::move(parts));
   }
-  json.at("type").fail(str("the decoder '", type,
-                           "' is not supported (supported: ByteLevel, ByteFallback, Fuse, Replace, Strip, Metaspace, Sequence)"));
+  json.at("type").fail(str(
+      "the decoder '", type,
+      "' is not supported (supported: ByteLevel, ByteFallback, Fuse, Replace, Strip, Metaspace, Sequence)"));
 }
 
 }  // namespace prefill

@@ -7,7 +7,9 @@
 
 namespace prefill {
 
-struct CodePointRange { uint32_t first, last; };  ///< inclusive
+struct CodePointRange {
+  uint32_t first, last;
+};  ///< inclusive
 
 /// White_Space: `\s` of the regex engine and what lstrip / rstrip of added tokens strip.
 bool is_space(char32_t c);
@@ -21,7 +23,8 @@ std::string nfc(std::string_view text);
 /// True when nfc() can not change the text (a quick check: false does not mean that it will).
 bool surely_nfc(std::string_view text);
 
-/// What the reference's regex engine has in a class beyond PCRE2 (Unicode 14): general categories by name, and "w".
+/// What the reference's regex engine has in a class beyond PCRE2 (Unicode 14): general categories by name,
+/// and "w".
 struct RegexClassExtra {
   const char* name;  ///< null ends the table
   const CodePointRange *begin, *end;

@@ -61,7 +61,8 @@ void require_utf8(std::string_view text, std::string_view what) {
   if (bad == std::string_view::npos) return;
   char hex[8];
   std::snprintf(hex, sizeof hex, "0x%02X", unsigned(static_cast<unsigned char>(text[bad])));
-  throw InputError(str(what, ": invalid UTF-8 at byte ", bad, " (", hex, "); tokenizers take well-formed UTF-8 only"));
+  throw InputError(
+      str(what, ": invalid UTF-8 at byte ", bad, " (", hex, "); tokenizers take well-formed UTF-8 only"));
 }
 
 char32_t last_code_point(std::string_view text, size_t end) {
@@ -94,8 +95,10 @@ std::string utf8_lossy(std::string_view bytes) {
   const auto* p = reinterpret_cast<const unsigned char*>(bytes.data());
   for (size_t i = 0; i < bytes.size();) {
     const int n = sequence_length(p + i, bytes.size() - i);
-    if (n > 0) out.append(bytes.substr(i, size_t(n)));
-    else out += "\xEF\xBF\xBD";
+    if (n > 0)
+      out.append(bytes.substr(i, size_t(n)));
+    else
+      out += "\xEF\xBF\xBD";
     i += size_t(n > 0 ? n : -n);
   }
   return out;

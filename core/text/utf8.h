@@ -6,8 +6,8 @@
 
 namespace prefill {
 
-/// Byte offset of the first ill-formed sequence (Unicode 15, table 3-7: no overlong forms, no surrogates, nothing
-/// past U+10FFFF, no truncated tail), or std::string_view::npos.
+/// Byte offset of the first ill-formed sequence (Unicode 15, table 3-7: no overlong forms, no surrogates,
+/// nothing past U+10FFFF, no truncated tail), or std::string_view::npos.
 size_t find_invalid_utf8(std::string_view text);
 
 /// Throws InputError "`what`: invalid UTF-8 at byte N (0x..)" when the text is not well-formed.
@@ -28,7 +28,8 @@ char32_t last_code_point(std::string_view text, size_t end);
 
 void append_utf8(std::string& out, char32_t c);
 
-/// The bytes as text; every maximal ill-formed part becomes one U+FFFD (Unicode 3.9, as Rust and Python do it).
+/// The bytes as text; every maximal ill-formed part becomes one U+FFFD (Unicode 3.9, as Rust and Python do
+/// it).
 std::string utf8_lossy(std::string_view bytes);
 
 }  // namespace prefill

@@ -9,10 +9,14 @@ namespace prefill {
 namespace {
 
 std::function<int()> setup_tokenize(CLI::App& app) {
-  struct Options { std::string model, file, text; bool json = false, no_special = false; };
+  struct Options {
+    std::string model, file, text;
+    bool json = false, no_special = false;
+  };
   auto options = std::make_shared<Options>();
   app.add_option("--model", options->model, "Hugging Face folder with tokenizer.json or tokenizer.model")
-      ->required()->type_name("DIR");
+      ->required()
+      ->type_name("DIR");
   auto* file = app.add_option("--file", options->file, "text file, taken byte for byte")->type_name("FILE");
   auto* text = app.add_option("TEXT", options->text, "the text itself");
   text->excludes(file);
@@ -47,25 +51,33 @@ std::vector<int32_t> read_ids(const std::string& path) {
     throw InputError(str(path, ": not valid JSON: ", e.what()));
   }
   if (json.is_object()) {
-    if (!json.contains("ids")) throw InputError(str(path, ": should be a list of ids or an object with 'ids'"));
+    if (!json.contains("ids"))
+      throw InputError(str(path, ": should be a list of ids or an object with 'ids'"));
     json = json["ids"];
   }
   if (!json.is_array()) throw InputError(str(path, ": should be a list of ids or an object with 'ids'"));
   std::vector<int32_t> ids;
   for (size_t i = 0; i < json.size(); ++i) {
     if (!json[i].is_number_integer() || json[i] < 0 || json[i] > INT32_MAX)
-      throw InputError(str(path, ": id ", i, " should be an integer from 0 to ", INT32_MAX, ", is ", json[i].dump()));
+      throw InputError(
+          str(path, ": id ", i, " should be an integer from 0 to ", INT32_MAX, ", is ", json[i].dump()));
     ids.push_back(json[i].get<int32_t>());
   }
   return ids;
 }
 
 std::function<int()> setup_detokenize(CLI::App& app) {
-  struct Options { std::string model, file; std::vector<int32_t> ids; bool keep_special = false; };
+  struct Options {
+    std::string model, file;
+    std::vector<int32_t> ids;
+    bool keep_special = false;
+  };
   auto options = std::make_shared<Options>();
   app.add_option("--model", options->model, "Hugging Face folder with tokenizer.json or tokenizer.model")
-      ->required()->type_name("DIR");
-  auto* file = app.add_option("--ids", options->file, "JSON file: a list of ids, or {\"ids\": [...]}")->type_name("FILE");
+      ->required()
+      ->type_name("DIR");
+  auto* file = app.add_option("--ids", options->file, "JSON file: a list of ids, or {\"ids\": [...]}")
+                   ->type_name("FILE");
   auto* ids = app.add_option("IDS", options->ids, "the ids themselves");
   ids->excludes(file);
   app.add_flag("--keep-special", options->keep_special, "print special tokens (BOS, EOS, ...) too");
@@ -75,7 +87,8 @@ std::function<int()> setup_detokenize(CLI::App& app) {
     const auto tokenizer = load_tokenizer(options->model);
     for (int32_t id : list)
       if (id < 0 || id >= tokenizer->vocab_size())
-        throw InputError(str("id ", id, " is not in the vocabulary of ", options->model, " (0 to ", tokenizer->vocab_size() - 1, ")"));
+        throw InputError(str("id ", id, " is not in the vocabulary of ", options->model, " (0 to ",
+                             tokenizer->vocab_size() - 1, ")"));
     std::cout << tokenizer->decode(list, !options->keep_special);  // no newline: the text as it is
     return int(exit_ok);
   };
