@@ -68,20 +68,31 @@ class Translator {
     } else if (c == '[') {
       char_class();
     } else if (c == '(') {
-      groups_.push_back(start);
+      groups_.push_back({start, caseless_});
       open_group();
       return;
     } else if (c == ')') {
       if (groups_.empty()) refuse("an unmatched ')'", pos_);
       out_ += in_[pos_++];
-      atom_ = groups_.back();
+      atom_ = groups_.back().start;
+      caseless_ = groups_.back().caseless_outside;
       groups_.pop_back();
       return;
     } else {  // one code point, so that a quantifier applies to all of it
+      if (caseless_) refuse_folding(pos_);
       do out_ += in_[pos_++];
       while (pos_ < in_.size() && (static_cast<unsigned char>(in_[pos_]) & 0xC0) == 0x80);
     }
     atom_ = start;
+  }
+
+  // Oniguruma folds case over several characters: (?i)ss matches a sharp s, and the other way round. PCRE2 does not.
+  void refuse_folding(size_t at) const {
+    const auto lower = [&](size_t i) { return i < in_.size() ? char(in_[i] | 0x20) : '\0'; };
+    const std::string pair{lower(at), lower(at + 1)};
+    if (static_cast<unsigned char>(in_[at]) >= 0x80) refuse("a letter outside ASCII under (?i)", at);
+    for (const char* folded : {"ss", "ff", "fi", "fl", "st"})
+      if (pair == folded) refuse(str("'", pair, "' under (?i), which matches a single character too,"), at);
   }
 
   // "{n}", "{n,}", "{n,m}" or "{,m}" at pos_: its length; 0 when the brace is a literal.
@@ -146,6 +157,8 @@ class Translator {
     if (end == pos_ + 1 || end >= in_.size() || (in_[end] != ':' && in_[end] != ')'))
       refuse("this kind of group", at);
     for (size_t i = pos_; i <= end; ++i) out_ += in_[i] == 'm' ? 's' : in_[i];
+    const std::string_view options = in_.substr(pos_ + 1, end - pos_ - 1);
+    if (const size_t i = options.find('i'); i != options.npos) caseless_ = options.find('-') > i;
     pos_ = end + 1;
     if (in_[end] == ')') groups_.pop_back();
   }
@@ -161,6 +174,8 @@ class Translator {
       if (c == ']') break;
       if (c == '[') refuse("a class inside a class", pos_);
       if (c == '&' && peek(1) == '&') refuse("an intersection '&&'", pos_);
+      if (caseless_ && (static_cast<unsigned char>(c) >= 0x80 || (c == '\\' && std::strchr("pPwWSD", peek(1)))))
+        refuse("more than ASCII in a class under (?i)", pos_);
       if (c == '\\')
         escape(true);
       else
@@ -278,8 +293,13 @@ class Translator {
   std::string_view in_;
   size_t pos_ = 0;
   std::string out_;
-  std::vector<size_t> groups_;  // where open groups start in out_
-  size_t atom_ = 0;             // where the thing that a quantifier would repeat starts in out_
+  struct Group {
+    size_t start;  // in out_
+    bool caseless_outside;
+  };
+  std::vector<Group> groups_;  // the open ones
+  size_t atom_ = 0;            // where the thing that a quantifier would repeat starts in out_
+  bool caseless_ = false;      // inside (?i)
 };
 
 }  // namespace

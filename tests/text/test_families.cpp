@@ -133,8 +133,8 @@ TEST_P(Families, LongWordsAndLongTexts) {
 INSTANTIATE_TEST_SUITE_P(Text, Families,
                          testing::Values("gpt2", "llama3", "qwen2", "smollm", "llama2", "flags",
                                          "sentencepiece", "sentencepiece-chat"),
-                         [](const auto& info) {
-                           std::string name = info.param;
+                         [](const auto& given) {
+                           std::string name = given.param;
                            std::erase(name, '-');
                            return name;
                          });
