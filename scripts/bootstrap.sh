@@ -74,3 +74,9 @@ if [ "$have" != "$wanted" ] && [ "$have" != "${wanted/cuda=no/cuda=yes}" ]; then
   echo "$wanted" > "$stamp"
 fi
 
+# --- prose ----------------------------------------------------------------------------------------------------------
+# Four of RULER's tasks, perplexity and agreement read it; they say so themselves when it is not there.
+if [ ! -f "${PREFILLBENCH_HOME:-$HOME/.cache/prefillbench}/prose/austen.txt" ]; then
+  say "fetching the default prose"
+  python3 scripts/fetch_prose.py > /dev/null || say "going on without it"
+fi

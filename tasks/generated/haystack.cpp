@@ -4,7 +4,7 @@
 
 #include "core/base/error.h"
 #include "core/base/text.h"
-#include "tasks/scoring/unicode.h"
+#include "tasks/prose.h"
 
 namespace prefill {
 
@@ -46,13 +46,11 @@ Haystack::Haystack(const std::string& kind, const Path& file) : kind_(kind) {
     sentences_ = std::make_shared<std::vector<std::string>>(1, noise_line);
     return;
   }
-  if (file.text.empty())
-    throw Unsupported("a haystack of prose needs a text file: set haystack_file to a UTF-8 text, such as a book");
-  const std::string text = read_file(file.text);
-  if (size_t bad = scoring::invalid_utf8(text); bad != std::string::npos)
-    throw InputError(str(file.text, ": not UTF-8 at byte ", bad));
-  auto sentences = split_sentences(text);
-  if (sentences.size() < 2) throw InputError(str(file.text, ": a haystack needs at least two sentences"));
+  Prose prose = read_prose(file, "haystack_file");
+  auto sentences = split_sentences(prose.text);
+  if (sentences.size() < 2)
+    throw InputError(str(prose.provenance["file"].get<std::string>(), ": a haystack needs at least two sentences"));
+  provenance_ = std::move(prose.provenance);
   sentences_ = std::make_shared<std::vector<std::string>>(std::move(sentences));
 }
 

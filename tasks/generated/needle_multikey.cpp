@@ -19,19 +19,18 @@ class NeedleMultikey : public GeneratedTask {
     template <class V>
     void fields(V& v) {
       v("keys", keys, in(1, 1000), "needles in the text; one is asked for");
-      v("haystack", haystack, one_of({"noise", "prose"}), "what the needles are hidden in: repeated noise, or sentences of haystack_file");
-      v("haystack_file", haystack_file, any(), "UTF-8 text for haystack: prose");
+      v("haystack", haystack, one_of({"noise", "prose"}), "what the needles are hidden in: repeated noise, or sentences of prose");
+      v("haystack_file", haystack_file, any(), "UTF-8 text for haystack: prose; empty: what scripts/fetch_prose.py fetched");
       v("lines", lines, at_least(0), "noise lines (or sentences) instead of a token length; 0: by token length");
       v("max_new_tokens", max_new_tokens, at_least(0), "limit of the answer; 0: 16");
     }
-    std::string invalid() const {
-      return haystack == "prose" && haystack_file.text.empty() ? "haystack: prose needs haystack_file" : "";
-    }
+    std::string invalid() const { return ""; }
   };
   NeedleMultikey(const Params& p, const TaskRequest& r)
       : GeneratedTask("needle_multikey", "needle_multikey", r, 16, p.max_new_tokens, p.lines),
         keys_(p.keys),
         haystack_(p.haystack, p.haystack_file) {}
+  nlohmann::json provenance() const override { return haystack_.provenance(); }
 
  protected:
   Draft build(int64_t index, int64_t lines, const std::string& padding) const override {

@@ -30,7 +30,7 @@ struct NiahParams {
   template <class V>
   void fields(V& v) {
     v("haystack", haystack, one_of({"default", "noise", "prose", "needles"}), "what the needles are hidden in; default: as RULER has it for this task");
-    v("haystack_file", haystack_file, any(), "UTF-8 prose, in place of RULER's essays");
+    v("haystack_file", haystack_file, any(), "UTF-8 prose in place of RULER's essays; empty: what scripts/fetch_prose.py fetched");
     v("max_new_tokens", max_new_tokens, at_least(0), "limit of the answer; 0: RULER's 128");
   }
   std::string invalid() const { return ""; }
@@ -45,6 +45,7 @@ std::string joined_names(const std::vector<std::string>& names) {
 class Niah : public GeneratedTask {
  public:
   using Params = NiahParams;
+  nlohmann::json provenance() const override { return haystack_.provenance(); }
 
  protected:
   Niah(const Spec& spec, const Params& p, const TaskRequest& r)

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/base/error.h"
+#include "core/base/hash.h"
 #include "tasks/generated/haystack.h"
 #include "tests/tasks/fake_tokenizer.h"
 #include "tests/tasks/make_task.h"
@@ -265,7 +266,9 @@ TEST(Generated, ProseHaystackFromAFile) {
   EXPECT_EQ(s.prompt.find(noise_line), std::string::npos);
   EXPECT_EQ(split_sentences("It was late.  Rain fell\non the \"old\" roof. Nobody spoke! No 3.5 here; e.g. this"),
             (std::vector<std::string>{"It was late.", "Rain fell on the \"old\" roof.", "Nobody spoke!", "No 3.5 here; e.g. this"}));
-  EXPECT_THROW(make_task("passkey", request(t, 600), {{"haystack", "prose"}}), InputError);
+  EXPECT_EQ(make_task("passkey", request(t, 600), {{"haystack", "prose"}, {"haystack_file", path}})->provenance()["sha256"],
+            sha256_file(path));
+  EXPECT_TRUE(make_task("passkey", request(t, 600))->provenance().is_null());
   EXPECT_THROW(make_task("passkey", request(t, 600), {{"haystack", "prose"}, {"haystack_file", path + ".absent"}}), InputError);
 }
 

@@ -6,6 +6,7 @@
 
 #include "core/base/error.h"
 #include "tests/tasks/fake_tokenizer.h"
+#include "tests/tasks/cache_folder.h"
 #include "tests/tasks/make_task.h"
 
 namespace prefill {
@@ -152,10 +153,22 @@ TEST(Ruler, NeedleSentences) {
 }
 
 TEST(Ruler, WhatNeedsAFileSaysSo) {
+  const CacheFolder empty;
   FakeTokenizer t(FakeTokenizer::words);
   for (const char* name : {"niah_single_2", "niah_multiquery", "qa_1", "qa_2"}) EXPECT_THROW(ruler(name, t, 4096, {}), Unsupported) << name;
   EXPECT_THROW(ruler("qa_1", t, 4096, {{"file", hotpot_file()}}), InputError);
   EXPECT_NO_THROW(ruler("niah_single_2", t, 4096, {{"haystack", "noise"}})->sample(0));
+}
+
+TEST(Ruler, FetchedProseIsTheDefaultHaystack) {
+  const CacheFolder cache;
+  cache.write_prose("It was the best sentence of the book. " "Nobody else thought so.\n");
+  FakeTokenizer t(FakeTokenizer::words);
+  for (const char* name : {"niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multivalue", "niah_multiquery"}) {
+    const auto task = ruler(name, t, 4096, {});
+    EXPECT_NE(task->sample(0).prompt.find("It was the best sentence of the book."), std::string::npos) << name;
+    EXPECT_EQ(task->provenance()["file"], "austen.txt") << name;
+  }
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "core/results/machine.h"
 #include "core/run/experiment.h"
 #include "core/task.h"
+#include "tasks/prose.h"
 
 namespace prefill {
 namespace {
@@ -70,6 +71,9 @@ void find_data(std::vector<Finding>& out) {
   const bool there = data && fs::is_directory(data);
   out.push_back({there ? ModelFinding::ok : ModelFinding::warning, str("InfiniteBench data: ", data ? data : "PREFILLBENCH_INFINITEBENCH is not set"),
                  there ? "" : "the generated tasks run without it; for the others set it to the folder of passkey.jsonl and its siblings"});
+  const bool prose = fs::exists(default_prose_path());
+  out.push_back({prose ? ModelFinding::ok : ModelFinding::warning, str("prose: ", default_prose_path(), prose ? "" : " is not there"),
+                 prose ? "" : "scripts/fetch_prose.py, or name a text of yours in the YAML: RULER's essay tasks, perplexity and agreement read it"});
 }
 
 int doctor(const std::string& model, bool as_json) {
