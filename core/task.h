@@ -29,6 +29,13 @@ struct Score {
   std::string error;     ///< the profile would have raised: why; value is 0 then
 };
 
+/// How a sample is measured.
+enum class Reading {
+  answer,     ///< the model's greedy answer, scored by the task
+  likelihood, ///< teacher forcing: how probable the sample's own tokens are to the model
+  agreement,  ///< teacher forcing: how near every next-token distribution is to that of dense attention
+};
+
 /// What a task is asked for.
 struct TaskRequest {
   int64_t tokens = 4096;  ///< exact prompt length of generated tasks; limit for tasks from files
@@ -42,8 +49,12 @@ class Task {
  public:
   virtual ~Task() = default;
   virtual int64_t size() const = 0;
+  /// Names the sample in the results; told without making it. sample(index).id is the same.
+  virtual std::string sample_id(int64_t index) const { return std::to_string(index); }
   virtual Sample sample(int64_t index) const = 0;  ///< same index, same bytes
   virtual int max_new_tokens() const = 0;
+  virtual Reading reading() const { return Reading::answer; }
+  /// Of an answer; a task that is read otherwise throws InputError.
   virtual Score score(const Sample&, const std::string& prediction) const = 0;
   /// Where the samples come from (file, its SHA-256, n, ...); null when they are made here from params and seed.
   virtual nlohmann::json provenance() const { return nullptr; }

@@ -43,6 +43,10 @@ class Decoder final : public Model {
   int64_t parameter_count() const override { return parameters_; }
   std::vector<int32_t> eos_ids() const override { return config_.eos; }
   at::Tensor prefill(const std::vector<int32_t>& ids, AttentionHook& hook, Logits wanted) override;
+  at::Tensor prefill_hidden(const std::vector<int32_t>& ids, AttentionHook& hook) override {
+    return run_layers(ids, hook, /*last_only=*/false);
+  }
+  at::Tensor logits(const at::Tensor& hidden) const override;
   at::Tensor decode(int32_t id) override;
   void reset() override { cache_.clear(); }
 
@@ -55,7 +59,8 @@ class Decoder final : public Model {
                at::Tensor& k, at::Tensor& v) const;
   /// x += o(attention); x += mlp(norm(x)), in place. attention [m, Hq*D].
   void finish_layer(const Layer&, at::Tensor x, const at::Tensor& attention) const;
-  at::Tensor logits(const at::Tensor& x) const;
+  /// Prefill up to the final norm -> residual stream [n, hidden]; last_only: of the last token [1, hidden].
+  at::Tensor run_layers(const std::vector<int32_t>& ids, AttentionHook& hook, bool last_only);
 
   ModelConfig config_;
   ModelShape shape_;
@@ -162,9 +167,9 @@ void Decoder::finish_layer(const Layer& layer, at::Tensor x, const at::Tensor& a
   x.add_(layer.down(gate));
 }
 
-/// float32 logits [m, vocab]; the products keep float32 results, since bfloat16 ones tie among the best
-/// tokens.
+// The products keep float32 results, since bfloat16 ones tie among the best tokens.
 at::Tensor Decoder::logits(const at::Tensor& x) const {
+  const at::NoGradGuard no_grad;
   const at::Tensor h = rms_norm(x, norm_, config_.norm_eps, policy_.stored);
   if (head_.scalar_type() == at::kFloat) return at::linear(h.to(at::kFloat), head_);
   if (!policy_.device.is_cpu()) return at::mm(h, head_.t(), at::kFloat);
@@ -177,7 +182,7 @@ at::Tensor Decoder::logits(const at::Tensor& x) const {
   return out;
 }
 
-at::Tensor Decoder::prefill(const std::vector<int32_t>& ids, AttentionHook& hook, Logits wanted) {
+at::Tensor Decoder::run_layers(const std::vector<int32_t>& ids, AttentionHook& hook, bool last_only) {
   const at::NoGradGuard no_grad;
   const auto n = int64_t(ids.size());
   if (n == 0) throw InputError("the prompt is empty: at least one token is needed");
@@ -205,7 +210,7 @@ at::Tensor Decoder::prefill(const std::vector<int32_t>& ids, AttentionHook& hook
                   1.0 / std::sqrt(double(d))};
     const at::Tensor attention = hook.prefill(int(l), qkv).transpose(0, 1);  // [N, Hq, D]
     // nothing reads the last layer's other tokens when only the last logits are wanted
-    const int64_t first = wanted == Logits::last && l + 1 == config_.layers ? n - 1 : 0;
+    const int64_t first = last_only && l + 1 == config_.layers ? n - 1 : 0;
     for (int64_t begin = first; begin < n; begin += chunk_) {
       const int64_t end = std::min(begin + chunk_, n);
       finish_layer(layer, x.slice(0, begin, end),
@@ -213,7 +218,14 @@ at::Tensor Decoder::prefill(const std::vector<int32_t>& ids, AttentionHook& hook
     }
   }
   cache_.set_length(n);
-  if (wanted == Logits::last) return logits(x.slice(0, n - 1, n));
+  return last_only ? x.slice(0, n - 1, n) : x;
+}
+
+at::Tensor Decoder::prefill(const std::vector<int32_t>& ids, AttentionHook& hook, Logits wanted) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = run_layers(ids, hook, wanted == Logits::last);
+  if (wanted == Logits::last) return logits(x);
+  const int64_t n = x.size(0);
   at::Tensor out = at::empty({n, config_.vocab}, x.options().dtype(at::kFloat));
   for (int64_t begin = 0; begin < n; begin += chunk_) {
     const int64_t end = std::min(begin + chunk_, n);

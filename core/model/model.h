@@ -31,6 +31,11 @@ class Model {
   virtual std::vector<int32_t> eos_ids() const = 0;       ///< config.json and generation_config.json
   /// Fills the KV cache. -> float32 logits [1, vocab] (last) or [n, vocab] (all).
   virtual at::Tensor prefill(const std::vector<int32_t>& ids, AttentionHook&, Logits = Logits::last) = 0;
+  /// Fills the KV cache. -> the residual stream behind the last layer of every token, float32 [n, hidden], on the
+  /// model's device: what logits() takes, for prompts whose logits would not fit ([n, vocab]).
+  virtual at::Tensor prefill_hidden(const std::vector<int32_t>& ids, AttentionHook&) = 0;
+  /// float32 logits [m, vocab] of rows [m, hidden] of prefill_hidden(); row i predicts the token behind token i.
+  virtual at::Tensor logits(const at::Tensor& hidden) const = 0;
   /// One more token after prefill (dense attention over the cache) -> logits [1, vocab].
   virtual at::Tensor decode(int32_t id) = 0;
   /// Drops the KV cache.

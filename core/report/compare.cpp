@@ -153,7 +153,10 @@ ComparedPoint compare_point(const std::string& label, const std::vector<Pair>& a
   out.score_b = score_estimate(after);
   out.difference = paired_difference(strata);
   out.p = sign_flip_p(differences);
-  out.verdict = score_verdict(out.difference, out.changed, options.score_margin);
+  const bool relative =
+      std::all_of(pairs.begin(), pairs.end(), [](const Pair& p) { return p.a->metric == kPerplexityMetric; });
+  out.verdict = score_verdict(out.difference, out.changed,
+                              relative && out.score_a.known() ? options.score_margin * out.score_a.value : options.score_margin);
   for (const Pair& p : pairs)
     if (out.times_refused.empty()) out.times_refused = why_times_differ(p);
   out.times_compared = !pairs.empty() && (out.times_refused.empty() || options.across_hardware);

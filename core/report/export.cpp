@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/base/text.h"
+#include "core/report/csv.h"
 #include "core/report/estimate_json.h"
 #include "core/report/report.h"
 
@@ -33,22 +34,6 @@ json to_json(const PointStats& s) {
           {"density", to_json(s.density)}, {"speedup_ttft", to_json(s.speedup_ttft)},
           {"speedup_attention", to_json(s.speedup_attention)}, {"frontier", frontier},
           {"same_within_noise", s.same_within_noise}};
-}
-
-std::string csv_row(const std::vector<std::string>& cells) {
-  std::string out;
-  for (size_t i = 0; i < cells.size(); ++i) {
-    const std::string& text = cells[i];
-    if (i > 0) out += ',';
-    if (text.find_first_of(",\"\n\r") == std::string::npos) {
-      out += text;
-      continue;
-    }
-    out += '"';
-    for (char c : text) out.append(c == '"' ? 2 : 1, c);
-    out += '"';
-  }
-  return out + "\n";
 }
 
 }  // namespace
@@ -110,7 +95,7 @@ json pareto_json(const Report& report) {
     runs.push_back({{"id", r.id}, {"experiment", r.experiment}, {"complete", r.complete}, {"spec", r.spec},
                     {"provenance", r.provenance}, {"samples", r.samples.size()}});
   return {{"schema", 1}, {"kind", "prefillbench-pareto"}, {"panels", panels}, {"break_even", crossings},
-          {"problems", problems}, {"notes", report.notes}, {"runs", runs}};
+          {"positions", positions_json(report.positions)}, {"problems", problems}, {"notes", report.notes}, {"runs", runs}};
 }
 
 }  // namespace prefill

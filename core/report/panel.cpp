@@ -81,7 +81,7 @@ PointStats measure(const std::vector<Measured>& all, const std::string& task, co
   s.attention = time_estimate(measured, &Timing::attention_s);
   Grouped scores, densities, up_ttft, up_attention;
   std::map<std::string, std::vector<std::pair<double, double>>> pairs;
-  std::vector<double> differences;
+  std::vector<double> differences, dense_scores;
   for (const Measured& m : measured) {
     const SampleResult& r = *m.sample;
     if (r.has_score) scores.add(m.task, r.score);
@@ -93,6 +93,7 @@ PointStats measure(const std::vector<Measured>& all, const std::string& task, co
     else if (other != dense.end()) dense_score = other->second.score;
     if (r.has_score && dense_score) {
       pairs[m.task].push_back({*dense_score, r.score});
+      dense_scores.push_back(*dense_score);
       differences.push_back(r.score - *dense_score);
       s.changed += r.score != *dense_score;
     }
@@ -110,7 +111,9 @@ PointStats measure(const std::vector<Measured>& all, const std::string& task, co
   for (auto& [name, group] : pairs) strata.push_back(std::move(group));
   s.score_vs_dense = paired_difference(strata);
   s.p_vs_dense = sign_flip_p(differences);
-  s.verdict = score_verdict(s.score_vs_dense, s.changed, score_margin);
+  const bool relative = std::all_of(measured.begin(), measured.end(),
+                                    [](const Measured& m) { return m.sample->metric == kPerplexityMetric; });
+  s.verdict = score_verdict(s.score_vs_dense, s.changed, relative ? score_margin * mean(dense_scores) : score_margin);
   return s;
 }
 

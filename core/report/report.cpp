@@ -89,6 +89,7 @@ Report make_report(const std::vector<std::string>& arguments, const std::string&
   report.runs = load_runs(arguments, results_root);
   report.panels = build_panels(report.runs, score_margin);
   report.break_evens = break_even(report.panels);
+  report.positions = position_rows(report.runs);
   std::set<std::string> hardware;
   for (const RunData& run : report.runs) {
     collect_problems(run, report.problems);

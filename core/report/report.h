@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/report/panel.h"
+#include "core/report/positions.h"
 #include "core/report/result_set.h"
 
 namespace prefill {
@@ -21,6 +22,7 @@ struct Report {
   std::vector<RunData> runs;
   std::vector<Panel> panels;
   std::vector<BreakEven> break_evens;
+  std::vector<PositionRow> positions;
   std::vector<Problem> problems;
   std::vector<std::string> notes;  ///< partial runs, torn lines, kernels that differ, small n
 };
@@ -34,7 +36,7 @@ std::string terminal_text(const Report& report, int width = 120);
 /// One row per (panel, slice, point); RFC 4180. Empty cells: unknown.
 std::string pareto_csv(const Report& report);
 
-/// {"schema":1,"kind":"prefillbench-pareto","panels":[…],"break_even":[…],"problems":[…],"notes":[…],"runs":[…]}.
+/// {"schema":1,"kind":"prefillbench-pareto","panels":[…],"break_even":[…],"positions":[…],"problems":[…],"notes":[…],"runs":[…]}.
 /// Unknown numbers are null.
 nlohmann::json pareto_json(const Report& report);
 

@@ -84,6 +84,7 @@ SampleResult read_sample(const json& j, const std::string& where) {
   s.device_peak_bytes = field(j, "device_peak_bytes", -1.0, where);
   s.score_error = field(j, "score_error", std::string{}, where);
   s.facts = j.value("facts", json::object());
+  s.details = j.value("details", json());
   return s;
 }
 
@@ -128,6 +129,7 @@ RunData read_run(const fs::path& folder) {
   run.task = field(work, "task", std::string{}, where);
   run.task_version = field(work, "version", 1, where);
   run.task_params = work.value("params", json::object());
+  run.task_data = work.value("data", json());
   run.tokens = field(work, "tokens", int64_t{0}, where);
   run.count = field(work, "count", int64_t{0}, where);
   run.seed = field(work, "seed", uint64_t{0}, where);
@@ -197,7 +199,7 @@ std::string RunData::point_key() const {
 }
 
 std::string RunData::workload_key() const {
-  return json{{"model", model}, {"task", task}, {"version", task_version}, {"params", task_params},
+  return json{{"model", model}, {"task", task}, {"version", task_version}, {"params", task_params}, {"data", task_data},
               {"tokens", tokens}, {"seed", seed}, {"profile", profile}, {"max_new_tokens", max_new_tokens}}.dump();
 }
 

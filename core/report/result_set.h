@@ -8,6 +8,10 @@
 
 namespace prefill {
 
+/// The metric whose differences are judged in proportion to the baseline's value: of a perplexity of 20 the score is
+/// 0.05, and a margin of 0.02 would call anything the same.
+inline constexpr const char* kPerplexityMetric = "1/perplexity";
+
 /// Times of one prefill, one value per repeat, in seconds.
 struct Timing {
   std::vector<double> ttft_s, attention_s;
@@ -36,6 +40,7 @@ struct SampleResult {
   double device_peak_bytes = -1;  ///< of the accelerator's allocator, negative: not recorded
   std::string score_error;        ///< the scoring profile would have raised: why; the score is 0 then
   nlohmann::json facts;        ///< the method's own
+  nlohmann::json details;      ///< what the score sums up, null when there is nothing more
 
   bool ok() const { return status == "ok"; }
 };
@@ -50,6 +55,7 @@ struct RunData {
   std::string task;
   int task_version = 1;
   nlohmann::json task_params;
+  nlohmann::json task_data;  ///< file, SHA-256, n, ...; null when the samples were made from parameters and seed
   int64_t tokens = 0, count = 0;
   uint64_t seed = 0;
   std::string profile;

@@ -116,7 +116,7 @@ std::string terminal_text(const Report& report, int width) {
   out += wrap("Brackets: 95 % interval; ±: half of it. ×faster: speed-up, paired with dense on the same sample and rounds. To "
               "dense: paired score difference; SAME: no sample changed or the interval is inside the margin; UNCLEAR: more "
               "samples are needed to tell.", width, 2);
-  out += "\n" + break_even_text(report, width);
+  out += "\n" + positions_text(report.positions, width) + break_even_text(report, width);
   if (!report.problems.empty()) {
     out += "Not counted\n";
     for (const Problem& p : report.problems)

@@ -37,7 +37,8 @@ struct Outcome {
 
 class Runner {
  public:
-  Runner(const Experiment& e, const RunOptions& o) : e_(e), o_(o), s_(open_session(e)) {
+  Runner(Experiment& e, const RunOptions& o) : e_(e), o_(o), s_(open_session(e)) {
+    for (const auto& [label, reason] : e.pruned) std::cerr << "skipped: " << label << ": " << reason << "\n";
     shape_ = s_.model->shape();
     for (size_t p = 0; p < e_.points.size(); ++p) {
       if (e_.points[p].method->name == "dense" && dense_ == e_.points.size()) dense_ = p;
@@ -242,6 +243,7 @@ class Runner {
                        {"ttft_s", o.ttft_s}, {"attention_s", o.attention_s}, {"stages_s", stages}, {"decode_s", o.decode_s}, {"density", o.density},
                        {"layer_density", o.layer_density}, {"kernels", o.kernels}, {"peak_rss_bytes", peak_rss_bytes()}, {"facts", o.facts}});
         if (o.device_peak > 0) record["device_peak_bytes"] = o.device_peak;
+        if (!o.result.details.is_null()) record["details"] = o.result.details;
         if (!o.result.score.error.empty()) record["score_error"] = o.result.score.error;
         if (dense && jobs[k] != dense_) record["dense"] = {{"ttft_s", dense->ttft_s}, {"attention_s", dense->attention_s}, {"score", dense->result.score.value}};
       }
@@ -264,6 +266,6 @@ class Runner {
 
 }  // namespace
 
-int run_experiment(const Experiment& e, const RunOptions& o) { return Runner(e, o).run(); }
+int run_experiment(Experiment& e, const RunOptions& o) { return Runner(e, o).run(); }
 
 }  // namespace prefill

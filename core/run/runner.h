@@ -17,8 +17,8 @@ struct RunOptions {
   std::vector<std::string> argv;    ///< for provenance
 };
 
-/// Runs what is missing in `results`. -> ExitCode. Throws InputError before anything is created when the model,
+/// Runs what is missing in `results`. Workloads whose data are not here are skipped, with a line on stderr. -> ExitCode. Throws InputError before anything is created when the model,
 /// tokenizer, tasks or methods can not be set up.
-int run_experiment(const Experiment&, const RunOptions&);
+int run_experiment(Experiment&, const RunOptions&);
 
 }  // namespace prefill

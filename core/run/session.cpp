@@ -46,7 +46,7 @@ std::string weights_fingerprint(const std::string& folder) {
   return hash.hex();
 }
 
-Session open_session(const Experiment& e) {
+Session open_session(Experiment& e) {
   Session s;
   if (e.threads > 0) at::set_num_threads(e.threads);
   s.threads = at::get_num_threads();
@@ -55,9 +55,20 @@ Session open_session(const Experiment& e) {
   s.tokenizer = load_tokenizer(s.model_folder);
   // Tasks before weights: a missing data file is said in a moment, not after a minute of loading.
   std::vector<std::unique_ptr<Task>> made;
-  for (const WorkloadSpec& w : e.workloads) {
-    made.push_back(w.task->make(w.params, TaskRequest{w.tokens, w.count, uint64_t(w.seed), w.profile, s.tokenizer.get()}));
+  for (auto it = e.workloads.begin(); it != e.workloads.end();) {
+    const WorkloadSpec& w = *it;
+    try {
+      made.push_back(w.task->make(w.params, TaskRequest{w.tokens, w.count, uint64_t(w.seed), w.profile, s.tokenizer.get()}));
+    } catch (const Unsupported& missing) {
+      if (e.workloads.size() == 1) throw;
+      e.pruned.push_back({w.label(), missing.what()});
+      it = e.workloads.erase(it);
+      continue;
+    }
     s.workload_data.push_back(made.back()->provenance());
+    if (w.prompt_template == "chat" && made.back()->reading() != Reading::answer)
+      throw InputError(str(e.file, ": task ", w.task->name, " reads plain text and asks nothing: remove 'template: chat'"));
+    ++it;
   }
   ModelOptions options;
   options.dtype = e.dtype;
@@ -66,8 +77,15 @@ Session open_session(const Experiment& e) {
   ModelShape shape = s.model->shape();
   s.model_identity = {{"name", shape.id}, {"fingerprint", weights_fingerprint(s.model_folder)}, {"layers", shape.layers},
                       {"q_heads", shape.q_heads}, {"kv_heads", shape.kv_heads}, {"head_dim", shape.head_dim}};
-  for (size_t i = 0; i < e.workloads.size(); ++i)
-    s.workloads.push_back(make_prompt_workload(*s.model, *s.tokenizer, std::move(made[i]), e.workloads[i].prompt_template == "chat", s.model_folder, e.workloads[i].count));
+  for (size_t i = 0; i < e.workloads.size(); ++i) {
+    const WorkloadSpec& w = e.workloads[i];
+    if (made[i]->reading() == Reading::answer)
+      s.workloads.push_back(make_prompt_workload(*s.model, *s.tokenizer, std::move(made[i]), w.prompt_template == "chat",
+                                                 s.model_folder, w.count));
+    else
+      s.workloads.push_back(
+          make_teacher_forced_workload(*s.model, *s.tokenizer, std::move(made[i]), *s.backend, w.count));
+  }
   for (const MethodPoint& p : e.points) s.methods.push_back(p.method->make(p.params, MethodEnv{shape}));
   return s;
 }

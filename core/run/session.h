@@ -24,8 +24,9 @@ struct Session {
   std::vector<nlohmann::json> workload_data;  ///< Task::provenance() of each workload: other data, other run
 };
 
-/// Sets everything up; throws InputError / Unsupported with the reason. Prints nothing, creates nothing.
-Session open_session(const Experiment&);
+/// Sets everything up; throws InputError / Unsupported with the reason. Prints nothing, creates nothing. A workload whose
+/// data are not here is taken out of the experiment and noted among its pruned points, unless none is left.
+Session open_session(Experiment&);
 
 /// What names a run: typed parameters of method, model, workload, backend. Its hash is the run's id.
 nlohmann::json identity_of(const Experiment&, const Session&, const WorkloadSpec&, const MethodPoint&, int max_new_tokens);

@@ -16,6 +16,7 @@ struct Answered {
   Score score;
   std::string prediction;
   nlohmann::json answer;
+  nlohmann::json details;  ///< what the score sums up (see results/README.md); null: nothing more
 };
 
 class Workload {
@@ -32,5 +33,11 @@ class Workload {
 /// A text task through a model. `chat` wraps every prompt in the model's chat template as one user message.
 std::unique_ptr<Workload> make_prompt_workload(Model&, const Tokenizer&, std::unique_ptr<Task>, bool chat, std::string model_folder,
                                                int64_t count);
+
+/// A text whose every token is given (Reading::likelihood, Reading::agreement). The timed prefill ends with the last
+/// token's logits, as everywhere, but the last layer is computed for all tokens. Agreement prefills every sample once
+/// more with dense attention on `backend`, untimed. The backend must outlive the workload.
+std::unique_ptr<Workload> make_teacher_forced_workload(Model&, const Tokenizer&, std::unique_ptr<Task>,
+                                                       const KernelBackend& backend, int64_t count);
 
 }  // namespace prefill

@@ -232,6 +232,26 @@ TEST_F(Compare, PlantedDifferencesAreFound) {
   EXPECT_FALSE(back.worse());
 }
 
+// Perplexity 20 -> 22: the scores differ by 0.0045, less than the margin, and by 9 %.
+TEST_F(Compare, PerplexitiesAreJudgedInProportion) {
+  for (const auto& [side, perplexity] : {std::pair("a", 20.0), std::pair("b", 22.0), std::pair("c", 20.02)}) {
+    std::vector<json> records;
+    for (int i = 0; i < 10; ++i) {
+      records.push_back(sample(i, 1 / (perplexity + 0.001 * i), 1.0));
+      records.back()["metric"] = "1/perplexity";
+      records.back()["dense"]["score"] = 1 / (20 + 0.001 * i);
+    }
+    write({.side = side, .task = "perplexity"}, lines(records));
+  }
+  EXPECT_EQ(compare().points[0].verdict, Verdict::worse);
+  EXPECT_EQ(compare_runs(load("a"), load("c"), {.score_margin = 0.02}).points[0].verdict, Verdict::same);
+  const auto against_dense = [&](const char* name) {
+    return make_report({side(name)}, "", 0.02).panels.at(0).slices.at(0).stats.at(1).verdict;
+  };
+  EXPECT_EQ(against_dense("b"), Verdict::worse);
+  EXPECT_EQ(against_dense("c"), Verdict::same);
+}
+
 TEST_F(Compare, OneFlipInTenIsUnclear) {
   write_side("a", 0, 1.0);
   write_side("b", 1, 1.0);
@@ -268,6 +288,16 @@ TEST_F(Compare, ASampleThatNoLongerWorksIsWorse) {
   ASSERT_EQ(c.changes.size(), 1u);
   EXPECT_EQ(c.changes[0].kind, Change::broken);
   EXPECT_TRUE(c.worse());
+}
+
+TEST_F(Compare, SamplesOfAnotherFileAreOtherSamples) {
+  for (const char* side : {"a", "b"}) {
+    const fs::path folder = write({.side = side}, lines({sample(0, 1, 1.0)}));
+    json spec = json::parse(std::ifstream(folder / "spec.json"));
+    spec["workload"]["data"] = {{"file", "book.txt"}, {"sha256", side}};
+    std::ofstream(folder / "spec.json") << spec;
+  }
+  EXPECT_THROW(compare(), InputError);
 }
 
 TEST_F(Compare, NothingInCommonIsAnError) {

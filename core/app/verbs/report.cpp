@@ -32,6 +32,7 @@ int run_report(const ReportOptions& o) {
   const std::string data = pareto_json(report).dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   write_file_atomically(csv, pareto_csv(report));
   write_file_atomically(json, data);
+  if (!report.positions.empty()) write_file_atomically((out / "positions.csv").string(), positions_csv(report.positions));
   std::cout << (o.json ? data : terminal_text(report)) << std::endl;
 
   std::ostream& say = o.json ? std::cerr : std::cout;  // with --json, stdout is the JSON and nothing else

@@ -106,7 +106,6 @@ int run_file(const std::string& file, RunOptions options, const std::string& sha
   }
   Experiment e;
   if (!read(file, e)) return exit_bad_input;
-  for (const auto& p : e.pruned) std::cerr << "pruned: " << p.label << ": " << p.reason << "\n";
   const int code = run_experiment(e, options);
   std::cerr << "results: " << options.results << "/" << e.name << "  (prefillbench report " << options.results << "/" << e.name << ")\n";
   return code;
