@@ -16,11 +16,10 @@ class PromptWorkload final : public Workload {
         size_(std::min(count, task_->size())) {
     for (int32_t id : model.eos_ids()) stop_.insert(id);
     for (int32_t id : tokenizer.eos_ids()) stop_.insert(id);
-    for (int64_t i = 0; i < size_; ++i) ids_of_samples_.push_back(task_->sample(i).id);
   }
 
   int64_t size() const override { return size_; }
-  std::string sample_id(int64_t index) const override { return ids_of_samples_.at(size_t(index)); }
+  std::string sample_id(int64_t index) const override { return task_->sample_id(index); }
   int max_new_tokens() const override { return task_->max_new_tokens(); }
 
   int64_t prepare(int64_t index) override {
@@ -66,7 +65,6 @@ class PromptWorkload final : public Workload {
   std::string folder_;
   int64_t size_;
   std::set<int32_t> stop_;
-  std::vector<std::string> ids_of_samples_;
   Sample sample_;
   std::vector<int32_t> ids_;
   int32_t next_ = 0;

@@ -86,7 +86,8 @@ class Translator {
     atom_ = start;
   }
 
-  // Oniguruma folds case over several characters: (?i)ss matches a sharp s, and the other way round. PCRE2 does not.
+  // Oniguruma folds case over several characters: (?i)ss matches a sharp s, and the other way round. PCRE2
+  // does not.
   void refuse_folding(size_t at) const {
     const auto lower = [&](size_t i) { return i < in_.size() ? char(in_[i] | 0x20) : '\0'; };
     const std::string pair{lower(at), lower(at + 1)};
@@ -174,7 +175,8 @@ class Translator {
       if (c == ']') break;
       if (c == '[') refuse("a class inside a class", pos_);
       if (c == '&' && peek(1) == '&') refuse("an intersection '&&'", pos_);
-      if (caseless_ && (static_cast<unsigned char>(c) >= 0x80 || (c == '\\' && std::strchr("pPwWSD", peek(1)))))
+      if (caseless_ &&
+          (static_cast<unsigned char>(c) >= 0x80 || (c == '\\' && std::strchr("pPwWSD", peek(1)))))
         refuse("more than ASCII in a class under (?i)", pos_);
       if (c == '\\')
         escape(true);

@@ -28,7 +28,7 @@ Sample GeneratedTask::sample(int64_t index) const {
   }
   Draft draft = build(index, fitted.units, fitted.padding.text());
   Sample out;
-  out.id = std::to_string(index);
+  out.id = sample_id(index);
   out.prompt = std::move(draft.prompt);
   out.record = std::move(draft.record);
   out.record["id"] = index;

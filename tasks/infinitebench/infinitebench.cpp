@@ -69,6 +69,8 @@ class FileTask : public Task {
 
   int64_t size() const override { return int64_t(rows_.size()); }
   int max_new_tokens() const override { return max_new_tokens_; }
+  /// The line index, as the runners write it: the data's own ids repeat and differ by revision.
+  std::string sample_id(int64_t index) const override { return std::to_string(rows_.at(size_t(index))); }
 
   Sample sample(int64_t index) const override {
     if (index < 0 || index >= size()) throw InputError(str(name_, ": there is no sample ", index, "; there are ", size()));
@@ -76,7 +78,7 @@ class FileTask : public Task {
     const std::string place = data_.place(row_index);
     Sample s;
     s.record = data_.row(row_index);
-    s.id = std::to_string(row_index);  // the line index, as the runners write it; the data's own ids repeat and differ by revision
+    s.id = sample_id(index);
     s.prompt = make_prompt(name_, s.record, template_, place);
     if (!s.record.contains("context") && s.record.contains("content")) s.record["context"] = s.record["content"];
     try {

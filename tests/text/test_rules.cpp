@@ -68,8 +68,7 @@ TEST(Rules, NfcIsTheReferences) {
     if (c >= 0xD800 && c < 0xE000) continue;
     const std::string one = utf8(c);
     for (const std::string& text :
-         {one, "a" + one + "\u0316", "q\u0301" + one, "q\u0315\u0345" + one + "\u0334",
-                                   "\uac00" + one})
+         {one, "a" + one + "\u0316", "q\u0301" + one, "q\u0315\u0345" + one + "\u0334", "\uac00" + one})
       h = fnv1a(nfc(text), h);
   }
   EXPECT_EQ(hex16(h), rules["nfc"]);
@@ -123,10 +122,11 @@ TEST(Rules, SplittingGivesTheReferencesPieces) {
 TEST(Rules, ConstructsWithoutTranslationAreRefused) {
   for (const char* pattern :
        {R"([a-z&&[^aeiou]])", R"([[:alpha:]])", R"(\p{Script=Greek})", R"(\X)", R"([\P{L}])", R"((?#x)a)",
-        R"(a\)", R"([abc)", R"(a)b)", R"(\G)", R"((*ACCEPT))", R"(\1)",
-        R"((?i)straße)", R"((?i:a|press))", R"((?i:a)(?i)sT)", R"((?i:[a-zé]))", R"((?i)[\p{L}x])"})
+        R"(a\)", R"([abc)", R"(a)b)", R"(\G)", R"((*ACCEPT))", R"(\1)", R"((?i)straße)", R"((?i:a|press))",
+        R"((?i:a)(?i)sT)", R"((?i:[a-zé]))", R"((?i)[\p{L}x])"})
     EXPECT_THROW(SplitRegex{pattern}, InputError) << pattern;
-  for (const char* fine : {"(?i:s)s", "straße|(?i:k)", "(?i:(?-i:ss)x)", "(?i:'s|'t|'re|'ve|'m|'ll|'d)", R"((?i:\d[a-z]))"})
+  for (const char* fine :
+       {"(?i:s)s", "straße|(?i:k)", "(?i:(?-i:ss)x)", "(?i:'s|'t|'re|'ve|'m|'ll|'d)", R"((?i:\d[a-z]))"})
     EXPECT_NO_THROW(SplitRegex{fine}) << fine;
   try {
     SplitRegex(R"(ab\X)");
