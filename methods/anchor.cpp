@@ -166,6 +166,7 @@ PREFILL_METHOD(
              "overhead; its softmax state is written and read once, 2*(4*D + 8)*n bytes per head",
      .full_budget = R"({"theta": 1e9})",
      .knob = "theta",
-     .knob_values = {0, 2, 5, 12, 50}})
+     .knob_values = {0, 2, 5, 12, 50},
+     .test_params = R"({"block": 16, "step": 2})"})
 
 }  // namespace prefill

@@ -70,6 +70,7 @@ PREFILL_METHOD(
              "dense",
      .full_budget = R"({"k": 1000000})",
      .knob = "k",
-     .knob_values = {1, 2, 4, 16, 1000}})
+     .knob_values = {1, 2, 4, 16, 1000},
+     .test_params = R"({"block": 32, "k": 4})"})
 
 }  // namespace prefill

@@ -84,6 +84,7 @@ PREFILL_METHOD(
              "per head, which dominate on a CPU",
      .full_budget = R"({"alpha": 0})",
      .knob = "alpha",
-     .knob_values = {1, 0.7, 0.18, 0.05, 0}})
+     .knob_values = {1, 0.7, 0.18, 0.05, 0},
+     .test_params = R"({"block": 32, "sink": 1, "window": 1, "last": 0})"})
 
 }  // namespace prefill

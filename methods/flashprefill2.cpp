@@ -101,6 +101,7 @@ PREFILL_METHOD(
              "correction adds 4*n*(n/block)*D/2 FLOP per head at most to attention",
      .full_budget = R"({"alpha": 0})",
      .knob = "alpha",
-     .knob_values = {1, 0.7, 0.1, 0.02, 0}})
+     .knob_values = {1, 0.7, 0.1, 0.02, 0},
+     .test_params = R"({"block": 64, "packed_rows": 64, "sink": 1, "window": 1, "last": 0})"})
 
 }  // namespace prefill

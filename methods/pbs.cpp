@@ -147,6 +147,7 @@ PREFILL_METHOD(
              "2*(n/block)^2*D; the column lists need Hq*n^2/block bytes while they are built",
      .full_budget = R"({"p": 1.0})",
      .knob = "p",
-     .knob_values = {0, 0.3, 0.6, 0.9, 1}})
+     .knob_values = {0, 0.3, 0.6, 0.9, 1},
+     .test_params = R"({"block": 32, "segment": 64})"})
 
 }  // namespace prefill

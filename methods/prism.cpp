@@ -152,6 +152,7 @@ PREFILL_METHOD(
              "below 0.02 % of dense",
      .full_budget = R"({"p": 1.0})",
      .knob = "p",
-     .knob_values = {0.2, 0.6, 0.9, 0.95, 0.99, 1}})
+     .knob_values = {0.2, 0.6, 0.9, 0.95, 0.99, 1},
+     .test_params = R"({"block": 32})"})
 
 }  // namespace prefill

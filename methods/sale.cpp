@@ -164,6 +164,7 @@ PREFILL_METHOD(
              "float32 on a CPU this is above 25 % of dense attention and always will be: use it there for accuracy only",
      .full_budget = R"({"tau": 0})",
      .knob = "tau",
-     .knob_values = {1, 0.1, 0.02, 0.004, 0.0005, 0}})
+     .knob_values = {1, 0.1, 0.02, 0.004, 0.0005, 0},
+     .test_params = R"({"dense_below": 0})"})
 
 }  // namespace prefill

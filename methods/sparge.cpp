@@ -115,6 +115,7 @@ PREFILL_METHOD(
              "2*(n/block_q)*(n/block_k)*D FLOP per head",
      .full_budget = R"({"topk": 1.0})",
      .knob = "topk",
-     .knob_values = {0.05, 0.2, 0.5, 0.8, 1}})
+     .knob_values = {0.05, 0.2, 0.5, 0.8, 1},
+     .test_params = R"({"block_q": 32, "block_k": 32})"})
 
 }  // namespace prefill

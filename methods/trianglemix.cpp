@@ -52,6 +52,7 @@ PREFILL_METHOD(
      .cost = "no estimate; dense layers 2*Hq*D*n^2, triangle layers about 4*Hq*D*n*(sink + local + last) FLOP",
      .full_budget = R"({"starting_layer": 1000000})",
      .knob = "starting_layer",
-     .knob_values = {0, 1, 8, 16, 1000}})
+     .knob_values = {0, 1, 8, 16, 1000},
+     .test_params = R"({"sink": 4, "local": 64, "last": 32, "starting_layer": 1})"})
 
 }  // namespace prefill

@@ -113,6 +113,7 @@ PREFILL_METHOD(
              "pooling reads Q and K once",
      .full_budget = R"({"p": 1.0})",
      .knob = "p",
-     .knob_values = {0, 0.5, 0.8, 0.9, 0.98, 1}})
+     .knob_values = {0, 0.5, 0.8, 0.9, 0.98, 1},
+     .test_params = R"({"block": 32, "c_q": 8, "c_k": 8})"})
 
 }  // namespace prefill

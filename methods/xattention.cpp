@@ -149,6 +149,7 @@ PREFILL_METHOD(
              "costs twice that",
      .full_budget = R"({"threshold": 1.0})",
      .knob = "threshold",
-     .knob_values = {0, 0.3, 0.6, 0.9, 0.99, 1}})
+     .knob_values = {0, 0.3, 0.6, 0.9, 0.99, 1},
+     .test_params = R"({"block": 32, "stride": 8})"})
 
 }  // namespace prefill
