@@ -90,6 +90,27 @@ at::Tensor pack(const std::vector<HeadLists>& heads, std::vector<std::vector<int
   return idx;
 }
 
+/// Removes columns that lie inside tiles of every row of their group, and returns how many there were. A column
+/// that only some rows of its group cover has no place in a file: Unsupported.
+int64_t drop_covered_columns(const Grid& grid, std::vector<HeadLists>& heads) {
+  int64_t dropped = 0;
+  for (size_t h = 0; h < heads.size(); ++h)
+    for (size_t g = 0; g < heads[h].columns.size(); ++g) {
+      const size_t first = g * size_t(grid.col_rows), end = std::min(heads[h].tiles.size(), first + size_t(grid.col_rows));
+      std::erase_if(heads[h].columns[g], [&](int32_t column) {
+        size_t covering = 0;
+        for (size_t r = first; r < end; ++r)
+          covering += std::binary_search(heads[h].tiles[r].begin(), heads[h].tiles[r].end(), column / grid.k_tile);
+        if (covering != 0 && covering != end - first)
+          throw Unsupported(str("head ", h, ", column group ", g, ": key ", column, " counts twice for ", covering, " of ",
+                                end - first, " tile rows; a plan file can not hold that"));
+        dropped += covering != 0;
+        return covering != 0;
+      });
+    }
+  return dropped;
+}
+
 }  // namespace
 
 ExpandedPlan expand_plan(const AttentionPlan& plan, int64_t n) {
@@ -120,6 +141,11 @@ ExpandedPlan expand_plan(const AttentionPlan& plan, int64_t n) {
   if (covered) add_lists(*covered, grid, n, heads);
   add_lists(plan, grid, n, heads);
 
+  auto leave_out = [&](const std::string& what) { out.left_out += (out.left_out.empty() ? "" : "; ") + what; };
+  if (plan.resume && plan.resume->overlap_allowed)
+    if (const int64_t dropped = drop_covered_columns(grid, heads))
+      leave_out(str("second counts of ", dropped, " columns that lie in tiles of the first pass (over ", heads.size(), " heads)"));
+
   AttentionPlan& p = out.plan;
   p.tiles.q_tile = grid.q_tile;
   p.tiles.k_tile = grid.k_tile;
@@ -129,7 +155,7 @@ ExpandedPlan expand_plan(const AttentionPlan& plan, int64_t n) {
     p.tiles.col_idx = pack(heads, &HeadLists::columns, p.tiles.col_ptr);
   }
   for (size_t h = 0; h < heads.size(); ++h) p.heads.push_back({Route::tiles, int32_t(h)});
-  if (plan.complement) out.left_out = str("pooled complement of ", plan.complement->block, " keys");
+  if (plan.complement) leave_out(str("pooled complement of ", plan.complement->block, " keys"));
   return out;
 }
 

@@ -22,6 +22,18 @@ int layer_of(const std::string& name) {
   return end.ec == std::errc() && end.ptr == to && layer >= 0 ? layer : -1;
 }
 
+/// A number >= 0 of the metadata, 0 when it is not there.
+double meta_number(const SafetensorsFile& file, const std::string& key) {
+  const auto entry = file.metadata().find(key);
+  if (entry == file.metadata().end()) return 0;
+  const std::string& text = entry->second;
+  double value = 0;
+  const auto end = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (end.ec != std::errc() || end.ptr != text.data() + text.size() || !std::isfinite(value) || value < 0)
+    throw InputError(str(file.path(), ": metadata ", key, " = '", text, "' is no number of 0 or more"));
+  return value;
+}
+
 }  // namespace
 
 QkvFile::QkvFile(const std::string& path) : file_(SafetensorsFile::open(path)) {
@@ -41,7 +53,7 @@ int QkvFile::pick(int asked) const {
                              : str(file_.path(), " has no layer ", asked, " (it has ", have, ")"));
 }
 
-Qkv QkvFile::layer(int index) const {
+Qkv QkvFile::layer(int index, at::Device device) const {
   const std::string base = str("layer.", index, ".");
   Qkv a{file_.tensor(base + "q"), file_.tensor(base + "k"), file_.tensor(base + "v"), 0};
   auto refuse = [&](const char* name, const at::Tensor& t, const std::string& expected) {
@@ -62,7 +74,21 @@ Qkv QkvFile::layer(int index) const {
   if (!fits(a.v) || a.v.size(0) != a.k.size(0))
     refuse("v", a.v, str("the shape of ", base, "k, ", shape_text(a.k.sizes().vec())));
   a.scale = 1 / std::sqrt(double(a.head_dim()));
-  return a;
+  if (const double told = meta_number(file_, "scale"); told > 0) a.scale = told;
+  return {a.q.to(device), a.k.to(device), a.v.to(device), a.scale};
+}
+
+ModelShape QkvFile::model(int index) const {
+  const Qkv a = layer(index);
+  const auto& meta = file_.metadata();
+  ModelShape shape;
+  if (const auto name = meta.find("model"); name != meta.end()) shape.id = name->second;
+  shape.layers = int(std::min(meta_number(file_, "model_layers"), 1e6));
+  shape.q_heads = a.q_heads();
+  shape.kv_heads = a.kv_heads();
+  shape.head_dim = a.head_dim();
+  shape.rope_theta = meta_number(file_, "rope_theta");
+  return shape;
 }
 
 }  // namespace prefill

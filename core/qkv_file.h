@@ -1,10 +1,10 @@
 // Captured attention inputs: safetensors with layer.N.q [Hq,S,D], layer.N.k and layer.N.v [Hkv,S,D] after
-// RoPE.
+// RoPE. Metadata, all optional: model (its name), model_layers, scale (of the logits), rope_theta.
 #pragma once
 #include <string>
 #include <vector>
 
-#include "core/backend.h"
+#include "core/method.h"
 #include "core/model/safetensors.h"
 
 namespace prefill {
@@ -17,9 +17,12 @@ class QkvFile {
   const std::vector<int>& layers() const { return layers_; }
   /// `asked`, or the file's only layer when asked < 0. Throws InputError listing the layers there are.
   int pick(int asked) const;
-  /// Views of the mapped file, scale 1/sqrt(D). Throws InputError naming the tensor whose shape or dtype does
-  /// not fit.
-  Qkv layer(int index) const;
+  /// On `device` (on the CPU: views of the mapped file), with the metadata's scale, else 1/sqrt(D). Throws
+  /// InputError naming the tensor whose shape or dtype does not fit.
+  Qkv layer(int index, at::Device device = at::kCPU) const;
+  /// The model behind a layer: heads from the tensors, the rest from the metadata; what it does not say is ""
+  /// or 0. Throws InputError for metadata that is no number.
+  ModelShape model(int layer) const;
   const SafetensorsFile& file() const { return file_; }
 
  private:

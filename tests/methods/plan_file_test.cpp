@@ -11,6 +11,7 @@
 #include "core/backend.h"
 #include "core/base/text.h"
 #include "core/model/safetensors.h"
+#include "core/qkv_file.h"
 #include "core/recall.h"
 
 namespace prefill {
@@ -82,6 +83,46 @@ TEST_F(PlanFile, ResumedPlansAreUnited) {
   EXPECT_TRUE(at::equal(token_mask(read_plan_file(path_, 1, 12), 12), token_mask(second, 12)));
 }
 
+/// Two passes over 16 tokens in 4x4 tiles, rows in groups of two; the second names columns of group 1.
+AttentionPlan counted_twice(const std::vector<int32_t>& columns) {
+  AttentionPlan first;
+  first.heads = {{Route::tiles, 0}};
+  first.tiles.q_tile = first.tiles.k_tile = 4;
+  first.tiles.tile_ptr = at::tensor({0, 1, 2, 4, 6}, at::kInt).unsqueeze(0);
+  first.tiles.tile_idx = at::tensor({0, 1, 0, 2, 0, 3}, at::kInt).unsqueeze(0);
+  AttentionPlan second = first;
+  second.tiles.tile_ptr = at::zeros({1, 5}, at::kInt);
+  second.tiles.tile_idx = at::zeros({1, 1}, at::kInt);
+  second.tiles.col_rows = 2;
+  second.tiles.col_ptr = at::tensor({0, 0, int(columns.size())}, at::kInt).unsqueeze(0);
+  second.tiles.col_idx = at::tensor(columns, at::kInt).unsqueeze(0);
+  second.resume = PartialSoftmax{};
+  second.resume->covered = std::make_shared<AttentionPlan>(first);
+  second.resume->overlap_allowed = true;
+  return second;
+}
+
+TEST_F(PlanFile, KeysCountedTwiceStandInTheFileOnce) {
+  const AttentionPlan plan = counted_twice({1, 3, 5, 6});
+  const ExpandedPlan expanded = expand_plan(plan, 16);
+  EXPECT_NE(expanded.left_out.find("2 columns"), std::string::npos) << expanded.left_out;
+  write_plan_file(path_, expanded.plan, 16);
+  EXPECT_TRUE(at::equal(token_mask(read_plan_file(path_, 1, 16), 16), token_mask(plan, 16)));
+  // Without the method's own word that it counts twice, the columns stay, and check() refuses them.
+  AttentionPlan mistake = plan;
+  mistake.resume->overlap_allowed = false;
+  EXPECT_THROW(check(expand_plan(mistake, 16).plan, 1, 16), BrokenPlan);
+}
+
+TEST_F(PlanFile, RefusesColumnsThatOnlySomeRowsCountTwice) {
+  AttentionPlan plan = counted_twice({1, 5});
+  AttentionPlan first = *plan.resume->covered;
+  first.tiles.tile_ptr = at::tensor({0, 1, 2, 4, 5}, at::kInt).unsqueeze(0);
+  first.tiles.tile_idx = at::tensor({0, 1, 0, 2, 3}, at::kInt).unsqueeze(0);  // row 3 without tile 0
+  plan.resume->covered = std::make_shared<AttentionPlan>(first);
+  EXPECT_THROW(expand_plan(plan, 16), Unsupported);
+}
+
 /// Writes a sound file for 1 head and 8 tokens after `change` has had its way, and returns what reading it
 /// says.
 std::string complaint(const std::string& path,
@@ -143,6 +184,51 @@ TEST_F(PlanFile, RefusesWhatIsWrongByName) {
     t["tile_ptr"] = at::tensor({0, 1, 3}, at::kInt).unsqueeze(0);
     t["tile_idx"] = at::tensor({0, 0, 1}, at::kInt).unsqueeze(0);
   });
+}
+
+class Capture : public testing::Test {
+ protected:
+  Capture()
+      : path_((fs::temp_directory_path() /
+               str("prefill_capture_", testing::UnitTest::GetInstance()->current_test_info()->name(),
+                   ".safetensors"))
+                  .string()) {}
+  ~Capture() override { fs::remove(path_); }
+  void write(const std::map<std::string, std::string>& metadata) {
+    write_safetensors(path_,
+                      {{"layer.3.q", at::randn({4, 9, 16})},
+                       {"layer.3.k", at::randn({2, 9, 16})},
+                       {"layer.3.v", at::randn({2, 9, 16})}},
+                      metadata);
+  }
+  std::string path_;
+};
+
+TEST_F(Capture, SaysItsModelAndScale) {
+  write({{"model", "toy"}, {"model_layers", "5"}, {"scale", "0.5"}, {"rope_theta", "8e6"}});
+  const QkvFile file(path_);
+  EXPECT_EQ(file.layer(3).scale, 0.5);
+  const ModelShape m = file.model(3);
+  EXPECT_EQ(m.id, "toy");
+  EXPECT_EQ(m.layers, 5);
+  EXPECT_EQ(m.q_heads, 4);
+  EXPECT_EQ(m.kv_heads, 2);
+  EXPECT_EQ(m.head_dim, 16);
+  EXPECT_EQ(m.rope_theta, 8e6);
+}
+
+TEST_F(Capture, MayBeSilent) {
+  write({});
+  EXPECT_EQ(QkvFile(path_).layer(3).scale, 0.25);
+  EXPECT_EQ(QkvFile(path_).model(3).layers, 0);
+  EXPECT_EQ(QkvFile(path_).model(3).rope_theta, 0);
+}
+
+TEST_F(Capture, RefusesMetadataThatIsNoNumber) {
+  for (const char* scale : {"half", "-1", "nan", "1x"}) {
+    write({{"scale", scale}});
+    EXPECT_THROW(QkvFile(path_).layer(3), InputError) << scale;
+  }
 }
 
 // Recall by two row sums against the softmax added up over the mask.

@@ -10,12 +10,13 @@
 #include "core/base/text.h"
 #include "core/plan_file.h"
 #include "core/qkv_file.h"
+#include "core/run/session.h"
 
 namespace prefill {
 namespace {
 
 struct AttendVerbOptions {
-  std::string qkv, plan, out, backend = "cpu";
+  std::string qkv, plan, out, backend = "auto";
   int layer = -1;
   bool json = false;
 };
@@ -23,9 +24,11 @@ struct AttendVerbOptions {
 int run_attend(const AttendVerbOptions& o) {
   const QkvFile file(o.qkv);
   const int layer = file.pick(o.layer);
-  const Qkv qkv = file.layer(layer);
-  const AttentionPlan plan = read_plan_file(o.plan, qkv.q_heads(), qkv.seq_len());
-  const auto backend = backends().at(o.backend).make();
+  const auto backend = open_backend(o.backend);
+  const Qkv qkv = file.layer(layer, backend->device());
+  AttentionPlan plan = read_plan_file(o.plan, qkv.q_heads(), qkv.seq_len());
+  for (at::Tensor* t : {&plan.tiles.tile_ptr, &plan.tiles.tile_idx, &plan.tiles.col_ptr, &plan.tiles.col_idx})
+    if (t->defined()) *t = t->to(backend->device());
   if (const Support can = backend->supports(qkv, plan); !can)
     throw Unsupported(str(backend->name(), ": ", can.why));
   AttendOptions options;
@@ -68,7 +71,8 @@ const RegisterVerb registered(
        app.add_option("--out", o->out, "safetensors to write: out [Hq,S,D] float32, lse [Hq,S] float32")
            ->required();
        app.add_option("--layer", o->layer, "layer of the tensors; default: the file's only one");
-       app.add_option("--backend", o->backend, "backend that executes the plan")->capture_default_str();
+       app.add_option("--backend", o->backend, "backend that executes the plan; see 'prefillbench list backends'")
+           ->capture_default_str();
        app.add_flag("--json", o->json, "print JSON");
        return [o] { return run_attend(*o); };
      }});

@@ -54,7 +54,8 @@ int run_capture(const CaptureOptions& o) {
   write_safetensors(o.out, out,
                     {{"model", model->shape().id},
                      {"dtype", model->dtype()},
-                     {"tokens", std::to_string(ids.size())},
+                     {"model_layers", std::to_string(model->shape().layers)},
+                    {"tokens", std::to_string(ids.size())},
                      {"scale", number_text(hook.captured.begin()->second.scale)},
                      {"rope_theta", number_text(model->shape().rope_theta)}});
   std::cout << o.out << ": " << ids.size() << " tokens, " << hook.captured.size() << " layers\n";

@@ -1,4 +1,5 @@
 // `generate`: samples of a generated task as InfiniteBench-format JSON lines.
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -6,6 +7,7 @@
 #include "core/app/verb.h"
 #include "core/base/error.h"
 #include "core/base/text.h"
+#include "core/run/experiment.h"
 #include "core/task.h"
 #include "core/text/tokenizer.h"
 
@@ -52,7 +54,8 @@ int generate(const GenerateOptions& o) {
   }
   if (!params.invalid.empty()) throw InputError(str(o.task, ": ", params.invalid));
 
-  const auto tokenizer = load_tokenizer(o.model);
+  // a folder with nothing but a tokenizer will do
+  const auto tokenizer = load_tokenizer(std::filesystem::is_directory(o.model) ? o.model : resolve_model(o.model, "."));
   TaskRequest request;
   request.tokens = o.tokens;
   request.count = o.count;
@@ -84,7 +87,7 @@ const RegisterVerb generate_verb{{
           ->check(CLI::PositiveNumber)->capture_default_str();
       app.add_option("--count", o->count, "samples")->check(CLI::PositiveNumber)->capture_default_str();
       app.add_option("--seed", o->seed, "same seed and arguments, same bytes")->capture_default_str();
-      app.add_option("--model", o->model, "folder with tokenizer.json or tokenizer.model")->required();
+      app.add_option("--model", o->model, "folder with tokenizer.json or tokenizer.model, or the name of a fetched model")->required();
       app.add_option("--out", o->out, "JSON lines with id, context, input, answer, options, prompt, tokens")->required();
       app.add_option("--set", o->set, "parameter of the task, key=value; `describe TASK` lists them; may be repeated");
       return [o] { return generate(*o); };
