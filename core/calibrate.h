@@ -17,6 +17,14 @@ class Calibrator {
   virtual ~Calibrator() = default;
   /// One layer of calibration prompt `prompt`; layers come in order, prompts one after another.
   virtual void see(const LayerContext&, int prompt) = 0;
+
+  /// Decides a layer's attention.
+  using PlanOfLayer = std::function<AttentionPlan(const LayerContext&)>;
+  /// Prefills calibration prompt `prompt` so; -> its last logits [1, vocab].
+  using Prefill = std::function<at::Tensor(int prompt, const PlanOfLayer&)>;
+  /// Called once after see() had all prompts, for what only further prefills can tell.
+  virtual void explore(int /*prompts*/, const Prefill&) {}
+
   struct Result {
     nlohmann::json content;  ///< of the artefact
     nlohmann::json summary;  ///< what a person wants to know about it

@@ -23,7 +23,7 @@ int layer_of(const std::string& name) {
 }
 
 /// A number >= 0 of the metadata, 0 when it is not there.
-double meta_number(const SafetensorsFile& file, const std::string& key) {
+double number_or_zero(const SafetensorsFile& file, const std::string& key) {
   const auto entry = file.metadata().find(key);
   if (entry == file.metadata().end()) return 0;
   const std::string& text = entry->second;
@@ -74,7 +74,7 @@ Qkv QkvFile::layer(int index, at::Device device) const {
   if (!fits(a.v) || a.v.size(0) != a.k.size(0))
     refuse("v", a.v, str("the shape of ", base, "k, ", shape_text(a.k.sizes().vec())));
   a.scale = 1 / std::sqrt(double(a.head_dim()));
-  if (const double told = meta_number(file_, "scale"); told > 0) a.scale = told;
+  if (const double told = number_or_zero(file_, "scale"); told > 0) a.scale = told;
   return {a.q.to(device), a.k.to(device), a.v.to(device), a.scale};
 }
 
@@ -83,11 +83,11 @@ ModelShape QkvFile::model(int index) const {
   const auto& meta = file_.metadata();
   ModelShape shape;
   if (const auto name = meta.find("model"); name != meta.end()) shape.id = name->second;
-  shape.layers = int(std::min(meta_number(file_, "model_layers"), 1e6));
+  shape.layers = int(std::min(number_or_zero(file_, "model_layers"), 1e6));
   shape.q_heads = a.q_heads();
   shape.kv_heads = a.kv_heads();
   shape.head_dim = a.head_dim();
-  shape.rope_theta = meta_number(file_, "rope_theta");
+  shape.rope_theta = number_or_zero(file_, "rope_theta");
   return shape;
 }
 

@@ -25,8 +25,8 @@ struct XAttentionParams {
     v("stride", stride, in(1, 128), "tokens per group; the estimate costs 1/stride of QK. Published 8 and 16 (also 4, 64)");
     v("threshold", threshold, in(0, 1), "share of a row's estimated mass to cover (0.9 in its estimator, 0.8 in its prefill)");
     v("thresholds", thresholds, any(),
-      "table of one threshold per layer and head instead: the released llama_threshold.py (the list for this stride) "
-      "or JSON, a list of lists");
+      "one threshold per layer and head instead: what `calibrate xattention` wrote, the released llama_threshold.py "
+      "(the list for this stride), or a JSON list of lists");
     v("norm", norm, in(1e-3, 1e3), "extra divisor of the logits");
     v("block", block, in(16, 512), "queries and keys per block; 128 in the release");
     v("mode", mode, one_of({"antidiagonal", "diagonal", "random", "double", "triple"}),
@@ -59,8 +59,8 @@ class XAttention final : public MethodOf<XAttentionParams> {
  public:
   XAttention(XAttentionParams p, MethodEnv e) : MethodOf(std::move(p), std::move(e)) {
     if (!params.thresholds.text.empty())
-      table_ = read_head_table(params.thresholds.text, std::to_string(params.stride), env.model.layers,
-                               env.model.q_heads, 0, 1);
+      table_ = read_head_table(params.thresholds.text, std::to_string(params.stride), "xattention", env.model,
+                               {{"stride", params.stride}, {"block", params.block}});
   }
 
   AttentionPlan plan_layer(const LayerContext& c, State&) const override {

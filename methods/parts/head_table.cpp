@@ -1,9 +1,8 @@
 #include "methods/parts/head_table.h"
 
-#include <nlohmann/json.hpp>
-
 #include "core/base/error.h"
 #include "core/base/text.h"
+#include "methods/parts/artifacts.h"
 
 namespace prefill {
 namespace {
@@ -38,22 +37,25 @@ std::string python_list(const std::string& text, const std::string& variant, con
   throw InputError(str(path, ": no list whose name ends in _", variant, names.empty() ? "" : "; there is ", names));
 }
 
-void must_fit(const json& file, const char* field, int have, const std::string& path) {
+void must_fit(const json& file, const std::string& field, const json& have, const std::string& path) {
   if (file.contains(field) && file[field] != have)
-    throw InputError(str(path, ": made for ", field, " = ", file[field].dump(), ", this model has ", have));
+    throw InputError(str(path, ": made for ", field, " = ", file[field].dump(), ", here it is ", have.dump()));
 }
 
 }  // namespace
 
-HeadTable read_head_table(const std::string& path, const std::string& variant, int layers, int q_heads, double lo,
-                          double hi) {
+HeadTable read_head_table(const std::string& path, const std::string& variant, const std::string& method,
+                          const ModelShape& model, const json& settings) {
+  const int layers = model.layers, q_heads = model.q_heads;
   const std::string text = read_file(path);
   json file = parse(path.ends_with(".py") ? python_list(text, variant, path) : text, path);
+  if (is_artifact(file)) file = artifact_content(file, path, method, model);
   if (file.is_object()) {
     must_fit(file, "layers", layers, path);
     must_fit(file, "q_heads", q_heads, path);
+    for (const auto& [field, value] : settings.items()) must_fit(file, field, value, path);
     if (!file.contains("thresholds")) throw InputError(str(path, ": no \"thresholds\" (a list of layers)"));
-    file = file["thresholds"];
+    file = json(file["thresholds"]);
   }
   if (!file.is_array() || int(file.size()) != layers)
     throw InputError(str(path, ": ", file.is_array() ? str(file.size(), " layers") : "no list", ", this model has ",
@@ -66,8 +68,8 @@ HeadTable read_head_table(const std::string& path, const std::string& variant, i
     table.rows.emplace_back();
     for (int h = 0; h < q_heads; ++h) {
       const json& x = row[size_t(h)];
-      if (!x.is_number() || x.get<double>() < lo || x.get<double>() > hi)
-        throw InputError(str(path, ": layer ", l, " head ", h, ": ", x.dump(), " is not a number in [", lo, ", ", hi, "]"));
+      if (!x.is_number() || x.get<double>() < 0 || x.get<double>() > 1)
+        throw InputError(str(path, ": layer ", l, " head ", h, ": ", x.dump(), " is not a number in [0, 1]"));
       table.rows.back().push_back(x.get<double>());
     }
   }

@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <random>
 
@@ -11,6 +13,7 @@
 #include "methods/parts/artifacts.h"
 #include "methods/parts/cluster.h"
 #include "methods/parts/minference_patterns.h"
+#include "methods/parts/scores.h"
 #include "methods/parts/share_clusters.h"
 
 namespace prefill {
@@ -68,37 +71,58 @@ class Calibration : public testing::Test {
                   .string()) {}
   ~Calibration() override { std::filesystem::remove(path_); }
 
-  /// Two layers of four heads: even heads attend to the first keys, odd heads to their neighbourhood.
-  Calibrator::Result calibrate(const std::string& name, const json& params) {
+  std::unique_ptr<Calibrator> make(const std::string& name, const json& params) const {
     const CalibratorInfo& info = calibrators().at(name);
     Diagnostics bad;
     const Located given = from_json(params);
-    const auto calibrator = info.make(info.read({&given}, "", "", bad), MethodEnv{model_});
+    auto made = info.make(info.read({&given}, "", "", bad), MethodEnv{model_});
     EXPECT_TRUE(bad.empty());
-    const auto backend = backends().at("cpu-ref").make();
-    const auto clock = make_cpu_clock();
+    return made;
+  }
+
+  /// Two layers of four heads: even heads attend to the first keys, odd heads to their neighbourhood.
+  using Input = Qkv (*)(int prompt, int layer);
+  Calibrator::Result calibrate(const std::string& name, const json& params, Input input = planted) {
+    const auto calibrator = make(name, params);
     for (int prompt = 0; prompt < 2; ++prompt)
       for (int layer = 0; layer < 2; ++layer) {
-        const int64_t n = 300 + 40 * prompt;
-        auto g = at::detail::createCPUGenerator(uint64_t(10 * prompt + layer));
-        Qkv a{at::randn({4, n, 64}, g, at::kFloat) * 0.1, at::randn({4, n, 64}, g, at::kFloat) * 0.1,
-              at::randn({4, n, 64}, g, at::kFloat), 0.125};
-        const at::Tensor angle =
-            at::arange(n, at::kFloat).unsqueeze(1) * at::exp(at::arange(16, at::kFloat) * -0.4);
-        const at::Tensor wave = at::cat({angle.cos(), angle.sin()}, 1) * 3;
-        for (int h = 0; h < 4; ++h) {
-          if (h % 2 == 0) {
-            a.q[h].select(1, 0).fill_(10);
-            a.k[h].select(1, 0).slice(0, 0, 4).fill_(10);
-          } else {
-            a.q[h].narrow(1, 0, 32).copy_(wave);
-            a.k[h].narrow(1, 0, 32).copy_(wave);
-          }
-        }
-        calibrator->see({a, layer, n, *backend, *clock}, prompt);
+        const Qkv a = input(prompt, layer);
+        calibrator->see({a, layer, a.seq_len(), *backend_, *clock_}, prompt);
       }
     return calibrator->finish();
   }
+  /// Even heads attend to the first keys, odd heads to all keys nearly alike: no key of theirs stands out enough
+  /// for SALE's first threshold, and all of them matter.
+  static Qkv half_flat(int prompt, int layer) {
+    Qkv a = planted(prompt, layer);
+    auto g = at::detail::createCPUGenerator(uint64_t(100 + 10 * prompt + layer));
+    for (int h : {1, 3}) {
+      a.q[h].copy_(at::randn({a.seq_len(), 64}, g, at::kFloat));
+      a.k[h].copy_(at::randn({a.seq_len(), 64}, g, at::kFloat) * 0.1);
+    }
+    return a;
+  }
+  static Qkv planted(int prompt, int layer) {
+    const int64_t n = 300 + 40 * prompt;
+    auto g = at::detail::createCPUGenerator(uint64_t(10 * prompt + layer));
+    Qkv a{at::randn({4, n, 64}, g, at::kFloat) * 0.1, at::randn({4, n, 64}, g, at::kFloat) * 0.1,
+          at::randn({4, n, 64}, g, at::kFloat), 0.125};
+    const at::Tensor angle =
+        at::arange(n, at::kFloat).unsqueeze(1) * at::exp(at::arange(16, at::kFloat) * -0.4);
+    const at::Tensor wave = at::cat({angle.cos(), angle.sin()}, 1) * 3;
+    for (int h = 0; h < 4; ++h) {
+      if (h % 2 == 0) {
+        a.q[h].select(1, 0).fill_(10);
+        a.k[h].select(1, 0).slice(0, 0, 4).fill_(10);
+      } else {
+        a.q[h].narrow(1, 0, 32).copy_(wave);
+        a.k[h].narrow(1, 0, 32).copy_(wave);
+      }
+    }
+    return a;
+  }
+  const std::unique_ptr<KernelBackend> backend_ = backends().at("cpu-ref").make();
+  const std::unique_ptr<StageClock> clock_ = make_cpu_clock();
   const ModelShape model_{"toy", 2, 4, 4, 64};
   std::string path_;
 };
@@ -130,6 +154,151 @@ TEST_F(Calibration, MInferenceGivesEachHeadWhatKeepsMost) {
       EXPECT_LE(p.score, 1 + 1e-6);
     }
   make_method("minference", {{"pattern_file", path_}}, MethodEnv{model_});
+}
+
+TEST_F(Calibration, SaleKeepsEveryPromptWithinTheError) {
+  const double error = 0.2;
+  const auto result = calibrate("sale", {{"error", error}, {"start", 0.05}}, half_flat);
+  write_artifact(path_, {"sale", model_, "hash", {}, result.content});
+  const auto method = make_method("sale", {{"thresholds", path_}, {"dense_below", 0}}, MethodEnv{model_});
+  bool sparse = false;
+  for (int layer = 0; layer < 2; ++layer)
+    for (int prompt = 0; prompt < 2; ++prompt) {
+      const Qkv a = half_flat(prompt, layer);
+      const auto state = method->begin_prompt(a.seq_len());
+      const AttentionPlan plan = method->plan({a, layer, a.seq_len(), *backend_, *clock_}, *state);
+      const at::Tensor full = backend_->attend(a, AttentionPlan::uniform(4, {Route::dense, 0})).out;
+      const at::Tensor off = (backend_->attend(a, plan).out - full).abs().sum(-1).mean(-1);
+      for (int h = 0; h < 4; ++h) {
+        const auto tau = result.content["thresholds"][size_t(layer)][size_t(h)].get<double>();
+        EXPECT_LT(off[h].item<double>(), error) << "layer " << layer << " head " << h << " tau " << tau;
+        sparse |= density(plan, a.seq_len())[size_t(h)] < 0.9;
+        // A flat key has about 1 / 160 of what 160 exact keys have together: in from 0.05 / 8 on.
+        EXPECT_EQ(tau, h % 2 ? 0.05 / 8 : 0.05) << "layer " << layer << " head " << h;
+      }
+    }
+  EXPECT_TRUE(sparse) << "everything dense would pass too";
+  // Another precision of the estimate is another calibration.
+  EXPECT_THROW(make_method("sale", {{"thresholds", path_}, {"bits", 8}}, MethodEnv{model_}), InputError);
+}
+
+/// The rule of the released profiler, told with loops: per row the fewest blocks that hold the coverage.
+TEST_F(Calibration, XAttentionProfilesAsTheReleasedRule) {
+  const int block = 32, stride = 8;
+  const auto result = calibrate("xattention", {{"block", block}, {"stride", stride}});
+  for (int layer = 0; layer < 2; ++layer)
+    for (int h = 0; h < 4; ++h) {
+      double want = 0;
+      for (int prompt = 0; prompt < 2; ++prompt) {
+        const Qkv a = planted(prompt, layer);
+        const int64_t n = a.seq_len(), nb = (n + block - 1) / block;
+        const at::Tensor found = antidiagonal_mass(a.q, a.k, a.scale, block, {.stride = stride})[h];
+        const at::Tensor probs = at::matmul(a.q[h], a.k[h].t())
+                                     .mul(a.scale)
+                                     .masked_fill(at::ones({n, n}, at::kBool).triu(1), -INFINITY)
+                                     .softmax(-1);
+        double taken = 0, all = 0;
+        for (int64_t r = 0; r < nb; ++r) {
+          std::vector<std::pair<double, double>> tiles;  // true mass, antidiagonal mass
+          double total = 0, sum = 0, least = INFINITY;
+          for (int64_t c = 0; c < nb; ++c) {
+            const at::Tensor tile = probs.slice(0, r * block, std::min(n, (r + 1) * block))
+                                        .slice(1, c * block, std::min(n, (c + 1) * block));
+            tiles.emplace_back(tile.sum().item<double>(), found[r][c].item<double>());
+            total += tiles.back().first;
+            all += tiles.back().second;
+          }
+          auto ranked = tiles;
+          std::sort(ranked.rbegin(), ranked.rend());
+          for (size_t i = 0; i < ranked.size() && sum < 0.9 * total; ++i) {
+            sum += ranked[i].first;
+            least = std::min(least, ranked[i].second);
+          }
+          for (const auto& tile : tiles) taken += tile.second >= least ? tile.second : 0;
+        }
+        want = std::max(want, taken / all);
+      }
+      EXPECT_NEAR(result.content["thresholds"][size_t(layer)][size_t(h)].get<double>(), want, 1e-4)
+          << "layer " << layer << " head " << h;
+    }
+  write_artifact(path_, {"xattention", model_, "hash", {}, result.content});
+  make_method("xattention", {{"thresholds", path_}, {"block", block}, {"stride", stride}}, MethodEnv{model_});
+  EXPECT_THROW(
+      make_method("xattention", {{"thresholds", path_}, {"block", block}, {"stride", 16}}, MethodEnv{model_}),
+      InputError);
+  ModelShape other = model_;
+  other.q_heads = 8;
+  EXPECT_THROW(make_method("xattention", {{"thresholds", path_}, {"block", block}, {"stride", stride}},
+                           MethodEnv{other}),
+               InputError);
+}
+
+/// A model whose next token moves by `weight` when the layer is a triangle.
+TEST(TriangleLayers, TakesTheMostLayersThatTheToleranceAllows) {
+  const std::vector<double> weight = {0.9, 0.05, 0.4, 0.02, 0.1, 0.0, 0.3};
+  const ModelShape model{"toy", 7, 1, 1, 64};
+  const auto backend = backends().at("cpu-ref").make();
+  const auto clock = make_cpu_clock();
+  const Qkv x{at::zeros({1, 700, 64}), at::zeros({1, 700, 64}), at::zeros({1, 700, 64}), 0.125};
+  auto logits_of = [&](const std::vector<bool>& triangle) {
+    double shift = 0;
+    for (size_t l = 0; l < weight.size(); ++l) shift += triangle[l] ? weight[l] : 0;
+    return at::tensor({shift, 0.0}, at::kDouble).unsqueeze(0);
+  };
+  const auto base = at::log_softmax(logits_of(std::vector<bool>(7, false))[0], 0);
+  for (double tolerance : {0.0, 0.001, 0.02, 10.0}) {
+    const CalibratorInfo& info = calibrators().at("trianglemix");
+    Diagnostics bad;
+    const Located given = from_json(json{{"tolerance", tolerance}});
+    const auto calibrator = info.make(info.read({&given}, "", "", bad), MethodEnv{model});
+    for (int l = 0; l < 7; ++l) calibrator->see({x, l, 700, *backend, *clock}, 0);
+    calibrator->explore(2, [&](int, const Calibrator::PlanOfLayer& plan) {
+      std::vector<bool> triangle;
+      for (int l = 0; l < 7; ++l)
+        triangle.push_back(plan({x, l, 700, *backend, *clock}).heads[0].kind == Route::window);
+      return logits_of(triangle);
+    });
+    const auto layers = calibrator->finish().content["layers"].get<std::vector<int>>();
+    // Brute force: the shift grows with every layer, so the most layers are the lightest ones.
+    auto divergence = [&](const std::vector<int>& list) {
+      std::vector<bool> triangle(7, false);
+      for (int l : list) triangle[size_t(l)] = true;
+      const auto q = at::log_softmax(logits_of(triangle)[0], 0);
+      return (base.exp() * (base - q)).sum().item<double>();
+    };
+    std::vector<int> order = {5, 3, 1, 4, 6, 2, 0}, want;
+    for (size_t k = 1; k <= 7; ++k)
+      if (divergence({order.begin(), order.begin() + int64_t(k)}) <= tolerance)
+        want = {order.begin(), order.begin() + int64_t(k)};
+    std::sort(want.begin(), want.end());
+    EXPECT_EQ(layers, want) << "tolerance " << tolerance;
+  }
+}
+
+TEST(TriangleLayers, RefusesPromptsThatFitIntoTheTriangle) {
+  const CalibratorInfo& info = calibrators().at("trianglemix");
+  Diagnostics bad;
+  const auto calibrator = info.make(info.read({}, "", "", bad), MethodEnv{ModelShape{"toy", 1, 1, 1, 64}});
+  const auto backend = backends().at("cpu-ref").make();
+  const auto clock = make_cpu_clock();
+  const Qkv x{at::zeros({1, 600, 64}), at::zeros({1, 600, 64}), at::zeros({1, 600, 64}), 0.125};
+  EXPECT_THROW(calibrator->see({x, 0, 600, *backend, *clock}, 0), InputError);
+}
+
+TEST_F(Calibration, TriangleMixReadsItsLayers) {
+  write_artifact(path_, {"trianglemix", model_, "hash", {}, {{"layers", {1}}}});
+  const auto method = make_method("trianglemix", {{"layer_file", path_}}, MethodEnv{model_});
+  const Qkv a = planted(0, 0);
+  const auto state = method->begin_prompt(a.seq_len());
+  EXPECT_EQ(method->plan({a, 0, a.seq_len(), *backend_, *clock_}, *state).heads[0].kind, Route::dense);
+  EXPECT_EQ(method->plan({a, 1, a.seq_len(), *backend_, *clock_}, *state).heads[0].kind, Route::window);
+  write_artifact(path_, {"trianglemix", model_, "hash", {}, {{"layers", json::array()}}});
+  const auto none =
+      make_method("trianglemix", {{"layer_file", path_}, {"starting_layer", 0}}, MethodEnv{model_});
+  EXPECT_EQ(
+      none->plan({a, 1, a.seq_len(), *backend_, *clock_}, *none->begin_prompt(a.seq_len())).heads[0].kind,
+      Route::dense)
+      << "no layer may be a triangle: that is what the file says";
 }
 
 }  // namespace

@@ -187,7 +187,7 @@ TEST_F(ThresholdTable, SaysWhatIsWrong) {
   write("table.json", "[[0.5, 0.5], [0.5");
   EXPECT_NE(complaint().find("not valid JSON"), std::string::npos) << complaint();
   write("table.json", R"({"layers": 32, "thresholds": []})");
-  EXPECT_NE(complaint().find("made for layers = 32, this model has 2"), std::string::npos) << complaint();
+  EXPECT_NE(complaint().find("made for layers = 32, here it is 2"), std::string::npos) << complaint();
   write("table.py", "llama_fuse_4 = [[1.0, 1.0], [1.0, 1.0]]\n");
   EXPECT_NE(complaint().find("no list whose name ends in _8; there is llama_fuse_4"), std::string::npos) << complaint();
   std::filesystem::remove(path_);

@@ -6,12 +6,14 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "core/app/print.h"
 #include "core/app/set_option.h"
 #include "core/app/verb.h"
 #include "core/base/hash.h"
 #include "core/base/text.h"
 #include "core/calibrate.h"
 #include "core/model/model.h"
+#include "core/run/session.h"
 #include "core/text/tokenizer.h"
 #include "methods/parts/artifacts.h"
 
@@ -19,7 +21,7 @@ namespace prefill {
 namespace {
 
 struct CalibrateOptions {
-  std::string method, model, data, out, backend = "cpu", dtype = "auto";
+  std::string method, model, data, out, backend = "auto", dtype = "auto";
   std::vector<std::string> set;
   int64_t tokens = 0, limit = 0;
   bool json = false;
@@ -74,7 +76,7 @@ class Onlooker final : public AttentionHook {
   Onlooker(Calibrator& calibrator, const KernelBackend& backend, int prompt, size_t prompts, int layers)
       : calibrator_(calibrator),
         backend_(backend),
-        clock_(make_cpu_clock()),
+        clock_(backend.make_clock()),
         prompt_(prompt),
         prompts_(prompts),
         layers_(layers) {}
@@ -94,16 +96,32 @@ class Onlooker final : public AttentionHook {
   int layers_;
 };
 
+/// Attention as a calibrator wants it.
+class Planner final : public AttentionHook {
+ public:
+  Planner(const Calibrator::PlanOfLayer& plan, const KernelBackend& backend)
+      : plan_(plan), backend_(backend), clock_(backend.make_clock()) {}
+  at::Tensor prefill(int layer, const Qkv& qkv) override {
+    return backend_.attend(qkv, plan_({qkv, layer, qkv.seq_len(), backend_, *clock_})).out;
+  }
+
+ private:
+  const Calibrator::PlanOfLayer& plan_;
+  const KernelBackend& backend_;
+  std::unique_ptr<StageClock> clock_;
+};
+
 int run_calibrate(const CalibrateOptions& o) {
   const CalibratorInfo& info = calibrators().at(o.method);
   const ParamsHandle params = read_settings(info.read, "calibrate " + info.name, o.set);
 
-  const auto tokenizer = load_tokenizer(o.model);
-  const auto backend = backends().at(o.backend).make();
+  const std::string folder = resolve_model(o.model, ".");
+  const auto tokenizer = load_tokenizer(folder);
+  const auto backend = open_backend(o.backend);
   ModelOptions options;
   options.dtype = o.dtype;
   options.device = backend->device();
-  const auto model = load_model(o.model, options);
+  const auto model = load_model(folder, options);
   const int64_t longest = o.tokens > 0 ? std::min(o.tokens, model->max_tokens()) : model->max_tokens();
   const auto prompts = read_prompts(o, *tokenizer, longest);
 
@@ -115,6 +133,14 @@ int run_calibrate(const CalibrateOptions& o) {
     model->reset();
     lengths.push_back(prompts[i].size());
   }
+  std::cerr << "\n";
+  calibrator->explore(int(prompts.size()), [&, runs = 0](int prompt, const Calibrator::PlanOfLayer& plan) mutable {
+    std::cerr << "\rfurther prefill " << ++runs << ", prompt " << prompt + 1 << "/" << prompts.size() << "  " << std::flush;
+    Planner hook(plan, *backend);
+    const at::Tensor logits = model->prefill(prompts[size_t(prompt)], hook);
+    model->reset();
+    return logits;
+  });
   std::cerr << "\n";
   const Calibrator::Result result = calibrator->finish();
   write_artifact(o.out,
@@ -134,10 +160,15 @@ int run_calibrate(const CalibrateOptions& o) {
   return exit_ok;
 }
 
+/// Every calibration with its parameters, for --help.
 std::string what_there_is() {
-  std::string text = "make a method's offline artefact from a model and prompts:";
-  for (const auto& [name, c] : calibrators().all()) text += " " + name + " (" + c.doc + ");";
-  text.back() = '.';
+  std::string text;
+  for (const auto& [name, c] : calibrators().all()) {
+    text += (text.empty() ? "" : "\n") + wrap(name + ": " + c.doc, 2) + "\n";
+    std::vector<std::vector<std::string>> rows;
+    for (const FieldInfo& f : c.schema) rows.push_back({"  " + f.name + " = " + f.fallback.dump(), f.doc});
+    text += table(rows, 100);
+  }
   return text;
 }
 
@@ -148,14 +179,9 @@ const RegisterVerb calibrate_verb(
      .order = 64,
      .setup = [](CLI::App& app) -> std::function<int()> {
        const auto o = std::make_shared<CalibrateOptions>();
-       app.description(what_there_is());
-       std::string footer = "Parameters (--set key=value):\n";
-       for (const auto& [name, c] : calibrators().all())
-         for (const FieldInfo& f : c.schema)
-           footer += "  " + name + "." + f.name + " = " + f.fallback.dump() + ": " + f.doc + "\n";
-       app.footer(footer);
-       app.add_option("method", o->method, "what to calibrate")->required();
-       app.add_option("--model", o->model, "Hugging Face folder")->required();
+       app.footer("What there is to calibrate, with its parameters (--set key=value):\n\n" + what_there_is());
+       app.add_option("method", o->method, "what to calibrate, see below")->required();
+       app.add_option("--model", o->model, "Hugging Face folder, or the name of a fetched model")->required();
        app.add_option("--data", o->data,
                       "JSON lines: 'prompt', or 'context' and 'input' (as generate writes)")
            ->required();
@@ -164,7 +190,7 @@ const RegisterVerb calibrate_verb(
        app.add_option("--tokens", o->tokens,
                       "cut longer prompts to this many tokens (the middle goes); default: the model's limit");
        app.add_option("--limit", o->limit, "use the first so many prompts");
-       app.add_option("--backend", o->backend, "backend for attention")->capture_default_str();
+       app.add_option("--backend", o->backend, "backend; see 'prefillbench list backends'")->capture_default_str();
        app.add_option("--dtype", o->dtype, "auto, float32, bfloat16 or float16")->capture_default_str();
        app.add_flag("--json", o->json, "print the summary as JSON");
        return [o] { return run_calibrate(*o); };

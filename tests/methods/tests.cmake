@@ -1,0 +1,4 @@
+# calibrate, capture, select and attend as a user runs them, on a made-up model
+find_package(Python3 COMPONENTS Interpreter REQUIRED)
+add_test(NAME methods/verbs COMMAND ${Python3_EXECUTABLE} ${dir}/verbs.py $<TARGET_FILE:prefillbench>)
+set_tests_properties(methods/verbs PROPERTIES LABELS methods TIMEOUT 300)
