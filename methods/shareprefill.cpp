@@ -62,8 +62,6 @@ struct SharePrefillParams {
 struct Pivot {
   at::Tensor vertical, slash;          ///< [nb] its stripes' attention
   at::Tensor vertical_set, slash_set;  ///< bool [nb] its own stripes
-  int64_t vertical_pad = 0,
-          slash_pad = 0;   ///< released: surplus entries that repeat column 0 and the diagonal
   at::Tensor pattern;      ///< bool [nb,nb]; undefined until its layer has been attended
   double stripe_mass = 0;  ///< share of its attention that its own stripes hold
 };
@@ -227,15 +225,12 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
   void appoint(const std::vector<std::pair<int, int>>& chosen, const StripeChoice& choice,
                const StripeSets& sets, AttentionPlan& plan, SharePrefillState& s) const {
     plan.want_tile_mean.assign(plan.heads.size(), 0);
-    const at::Tensor verticals = choice.verticals.to(at::kCPU), slashes = choice.slashes.to(at::kCPU);
     for (const auto& [h, cluster] : chosen) {
       Pivot& p = s.by_cluster.at(cluster);
       p.vertical = choice.vertical[h].clone();
       p.slash = choice.slash[h].clone();
       p.vertical_set = sets.vertical[h].clone();
       p.slash_set = sets.slash[h].clone();
-      p.vertical_pad = (verticals.max() - verticals[h]).item<int64_t>();
-      p.slash_pad = (slashes.max() - slashes[h]).item<int64_t>();
       plan.heads[size_t(h)] = {Route::dense, 0};
       plan.want_tile_mean[size_t(h)] = 1;
       s.teaching.emplace_back(h, cluster);
@@ -258,8 +253,7 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
   }
 
   /// Share of the pivot's attention on its own stripes. Released: over its list with everything the list
-  /// repeats: entries above the diagonal or past the end stand as block (0,0), padding repeats column 0 and
-  /// the diagonal.
+  /// repeats: entries above the diagonal or past the end stand as block (0,0).
   double stripe_mass(const Pivot& p, const at::Tensor& mass) const {
     const double all = mass.sum().item<double>();
     if (!released())
@@ -276,8 +270,6 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
       if (v[i].item<bool>()) sum += m.select(1, i).sum().item<double>() + double(i) * corner;
       if (d[i].item<bool>()) sum += m.diagonal(-i).sum().item<double>() + double(i) * corner;
     }
-    sum += double(p.vertical_pad) * m.select(1, 0).sum().item<double>();
-    sum += double(p.slash_pad) * m.diagonal().sum().item<double>();
     return sum / all;
   }
 
@@ -289,6 +281,7 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
 PREFILL_METHOD(
     SharePrefill,
     {.name = "shareprefill",
+     .version = 2,
      .doc = "heads of an offline cluster borrow the block pattern of the prompt's first head of that cluster",
      .source =
          "Peng et al., arXiv 2505.19578; repository opas-lab/SharePrefill. Defaults are those of its "
