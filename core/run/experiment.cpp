@@ -39,13 +39,14 @@ std::string scalar_text(const Located& v) {
 
 class ExperimentReader {
  public:
-  ExperimentReader(Experiment& e, Diagnostics& bad) : e_(e), bad_(bad), base_(fs::path(e.file).parent_path().string()) {}
+  ExperimentReader(Experiment& e, Diagnostics& bad, bool quick)
+      : e_(e), bad_(bad), base_(fs::path(e.file).parent_path().string()), quick_(quick) {}
 
   void read(const Located& root) {
     if (root.kind != Located::map) return complain(root, "an experiment is a map with name, model, workloads and methods");
     FieldReader r(root, "the experiment", e_.file, base_, bad_);
     int schema = 0;
-    Located workloads, methods_, measure;
+    Located workloads, methods_, measure, quick;
     r("schema", schema, in(1, 1), "");
     r("name", e_.name, any(), "");
     r("description", e_.description, any(), "");
@@ -54,6 +55,7 @@ class ExperimentReader {
     r("dtype", e_.dtype, one_of({"auto", "float32", "bfloat16", "float16"}), "");
     r("threads", e_.threads, in(0, 4096), "");
     r("measure", measure, any(), "");
+    r("quick", quick, any(), "");
     r("workloads", workloads, any(), "");
     r("methods", methods_, any(), "");
     r.finish();
@@ -71,6 +73,7 @@ class ExperimentReader {
     if (workloads.kind != Located::list || workloads.items.empty())
       complain(workloads.line ? workloads : root, "'workloads' must be a list with at least one task");
     for (const Located& w : workloads.items) workload(w);
+    shorten(root, quick);
     if (methods_.kind != Located::list || methods_.items.empty())
       complain(methods_.line ? methods_ : root, "'methods' must be a list with at least one method");
     for (const Located& m_ : methods_.items) method(m_);
@@ -88,6 +91,32 @@ class ExperimentReader {
     } catch (const InputError& error) {
       if (!fetchable) complain(at, error.what());
     }
+  }
+
+  /// quick: {tokens: 2048, samples: 1}
+  void shorten(const Located& root, const Located& quick) {
+    if (quick.kind == Located::null) {
+      if (quick_) complain(root, "there is no 'quick' block (quick: {tokens: 4096, samples: 1}), so --quick means nothing here");
+      return;
+    }
+    FieldReader r(quick, "quick", e_.file, base_, bad_);
+    int64_t tokens = 4096, samples = 1;
+    r("tokens", tokens, in(16, 16777216), "");
+    r("samples", samples, in(1, 1000000), "");
+    r.finish();
+    if (!quick_) return;
+    e_.name += "-quick";
+    std::vector<WorkloadSpec> short_ones;
+    for (WorkloadSpec w : e_.workloads) {
+      w.tokens = tokens;
+      w.count = samples;
+      const bool twin = std::any_of(short_ones.begin(), short_ones.end(), [&](const WorkloadSpec& s) {
+        return s.task == w.task && s.params.canonical == w.params.canonical && s.seed == w.seed &&
+               s.profile == w.profile && s.prompt_template == w.prompt_template;
+      });
+      if (!twin) short_ones.push_back(w);
+    }
+    e_.workloads = std::move(short_ones);
   }
 
   void workload(const Located& node) {
@@ -223,18 +252,19 @@ class ExperimentReader {
   Experiment& e_;
   Diagnostics& bad_;
   std::string base_;
+  bool quick_;
 };
 
 }  // namespace
 
-Experiment read_experiment(const std::string& file, Diagnostics& bad) {
+Experiment read_experiment(const std::string& file, Diagnostics& bad, bool quick) {
   Experiment e;
   e.file = file;
   e.text = read_file(file);
   const size_t before = bad.size();
   const Located root = parse_yaml(e.text, file, bad);
   if (root.kind == Located::null && bad.size() > before) return e;  // no tree to go on with
-  ExperimentReader(e, bad).read(root);
+  ExperimentReader(e, bad, quick).read(root);
   // Sweeps read the base once per point: say each thing once, in the order of the file.
   std::stable_sort(bad.begin(), bad.end(), [](auto& a, auto& b) { return std::tie(a.line, a.column) < std::tie(b.line, b.column); });
   bad.erase(std::unique(bad.begin(), bad.end(), [](auto& a, auto& b) { return a.print() == b.print(); }), bad.end());

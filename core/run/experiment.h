@@ -57,7 +57,8 @@ struct Experiment {
 };
 
 /// Reads and checks a file without running or creating anything. All mistakes are appended to `bad`.
-Experiment read_experiment(const std::string& file, Diagnostics& bad);
+/// quick: the file's `quick` block replaces every workload's tokens and samples, and the name gets "-quick".
+Experiment read_experiment(const std::string& file, Diagnostics& bad, bool quick = false);
 
 /// The folder of a model: a path as it is, else $PREFILLBENCH_HOME/NAME (default ~/.cache/prefillbench). Throws
 /// InputError that says how to get it.

@@ -15,11 +15,11 @@ namespace fs = std::filesystem;
 
 class ExperimentFile : public ::testing::Test {
  protected:
-  Experiment read(const std::string& text) {
+  Experiment read(const std::string& text, bool quick = false) {
     file_ = (fs::temp_directory_path() / str("prefillbench_experiment_", getpid(), ".yaml")).string();
     std::ofstream(file_) << text;
     bad_.clear();
-    Experiment e = read_experiment(file_, bad_);
+    Experiment e = read_experiment(file_, bad_, quick);
     fs::remove(file_);
     return e;
   }
@@ -91,6 +91,36 @@ TEST_F(ExperimentFile, GridZipAndAblateExpand) {
   EXPECT_NE(all().find("go together one by one"), std::string::npos) << all();
   read(str(kHead, "  - {name: streaming, grid: {sink: 4}}\n"));
   EXPECT_NE(all().find("needs a list of values"), std::string::npos) << all();
+}
+
+TEST_F(ExperimentFile, QuickShortensEveryWorkload) {
+  const std::string text = R"(schema: 1
+name: long
+workloads:
+  - {task: passkey, tokens: [8192, 16384], samples: 20}
+  - {task: kv_retrieval, tokens: 8192, samples: 20}
+quick: {tokens: 1024, samples: 2}
+methods:
+  - name: streaming
+)";
+  EXPECT_EQ(read(text).workloads.size(), 3u);
+  EXPECT_EQ(read(text).name, "long");
+  const Experiment e = read(text, true);
+  EXPECT_TRUE(bad_.empty()) << all();
+  EXPECT_EQ(e.name, "long-quick");
+  ASSERT_EQ(e.workloads.size(), 2u) << "two lengths of one task become one";
+  for (const WorkloadSpec& w : e.workloads) {
+    EXPECT_EQ(w.tokens, 1024);
+    EXPECT_EQ(w.count, 2);
+  }
+}
+
+TEST_F(ExperimentFile, QuickNeedsItsBlock) {
+  const std::string text = "schema: 1\nname: x\nworkloads: [{task: passkey}]\nmethods: [{name: dense}]\n";
+  read(text, true);
+  EXPECT_NE(all().find("no 'quick' block"), std::string::npos) << all();
+  read(text + "quick: {tokens: 4096, sample: 1}\n");
+  EXPECT_NE(all().find("quick has no field 'sample'; did you mean 'samples'?"), std::string::npos) << all();
 }
 
 TEST_F(ExperimentFile, SpellingOfANumberDoesNotChangeTheRun) {

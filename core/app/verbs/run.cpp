@@ -19,9 +19,9 @@ namespace {
 using nlohmann::json;
 
 /// Reads the file; prints every mistake and returns false when there is one.
-bool read(const std::string& file, Experiment& e) {
+bool read(const std::string& file, Experiment& e, bool quick = false) {
   Diagnostics bad;
-  e = read_experiment(file, bad);
+  e = read_experiment(file, bad, quick);
   for (const Diagnostic& d : bad) std::cerr << d.print() << "\n";
   if (!bad.empty()) std::cerr << bad.size() << (bad.size() == 1 ? " mistake" : " mistakes") << "; nothing was run\n";
   return bad.empty();
@@ -54,9 +54,9 @@ double seconds_per_gflop(const Session& s) {
   return spent / n / 2.147;
 }
 
-int plan_file(const std::string& file, const std::string& results, bool as_json) {
+int plan_file(const std::string& file, const std::string& results, bool quick, bool as_json) {
   Experiment e;
-  if (!read(file, e)) return exit_bad_input;
+  if (!read(file, e, quick)) return exit_bad_input;
   const Session s = open_session(e);
   const ModelShape shape = s.model->shape();
   const double rate = seconds_per_gflop(s);
@@ -95,7 +95,7 @@ int plan_file(const std::string& file, const std::string& results, bool as_json)
   return exit_ok;
 }
 
-int run_file(const std::string& file, RunOptions options, const std::string& shard) {
+int run_file(const std::string& file, RunOptions options, const std::string& shard, bool quick) {
   if (!shard.empty()) {
     int i = 0, n = 0;
     char slash = 0, rest = 0;
@@ -105,7 +105,7 @@ int run_file(const std::string& file, RunOptions options, const std::string& sha
     options.shards = n;
   }
   Experiment e;
-  if (!read(file, e)) return exit_bad_input;
+  if (!read(file, e, quick)) return exit_bad_input;
   const int code = run_experiment(e, options);
   std::cerr << "results: " << options.results << "/" << e.name << "  (prefillbench report " << options.results << "/" << e.name << ")\n";
   return code;
@@ -118,22 +118,25 @@ const RegisterVerb check_verb{Verb{.name = "check", .doc = "Read an experiment f
 }}};
 const RegisterVerb plan_verb{Verb{.name = "plan", .doc = "Show the runs an experiment expands to, what is done, time and memory; runs nothing", .file = __FILE__, .order = 21, .setup = [](CLI::App& app) {
   auto file = std::make_shared<std::string>(), results = std::make_shared<std::string>("results");
-  auto as_json = std::make_shared<bool>(false);
+  auto as_json = std::make_shared<bool>(false), quick = std::make_shared<bool>(false);
   app.add_option("file", *file, "experiment YAML")->required();
   app.add_option("--results", *results, "results folder")->capture_default_str();
+  app.add_flag("--quick", *quick, "the short form that the file's 'quick' block gives");
   app.add_flag("--json", *as_json, "print JSON");
-  return [=] { return plan_file(*file, *results, *as_json); };
+  return [=] { return plan_file(*file, *results, *quick, *as_json); };
 }}};
 const RegisterVerb run_verb{Verb{.name = "run", .doc = "Measure an experiment; what is already measured is kept, so it can be stopped and run again", .file = __FILE__, .order = 22, .setup = [](CLI::App& app) {
   auto file = std::make_shared<std::string>(), shard = std::make_shared<std::string>();
   auto options = std::make_shared<RunOptions>();
+  auto quick = std::make_shared<bool>(false);
   app.add_option("file", *file, "experiment YAML")->required();
   app.add_option("--results", options->results, "results folder")->capture_default_str();
   app.add_option("--shard", *shard, "i/n: take every n-th part of the samples (Slurm arrays); merge the folders afterwards");
   app.add_option("--only", options->only, "only method labels that match this glob (dense runs along as the pair)");
   app.add_option("--budget", options->budget_s, "seconds after which no further sample is begun (overrides measure.budget_s)");
+  app.add_flag("--quick", *quick, "the short form that the file's 'quick' block gives; results go to NAME-quick");
   app.add_flag("--quiet", options->quiet, "no progress");
-  return [=] { return run_file(*file, *options, *shard); };
+  return [=] { return run_file(*file, *options, *shard, *quick); };
 }}};
 const RegisterVerb merge_verb{Verb{.name = "merge", .doc = "Union of results folders, by run and sample; the newest settled record wins", .file = __FILE__, .order = 32, .setup = [](CLI::App& app) {
   auto from = std::make_shared<std::vector<std::string>>();
