@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/base/text.h"
+#include "core/device_ops.h"
 
 namespace prefill {
 namespace {
@@ -106,6 +107,11 @@ at::Tensor tile_mask(const TileSet& t, int64_t pattern, int64_t n) {
   return mask;
 }
 
+DeviceOps& cuda_ops() {
+  static DeviceOps ops;
+  return ops;
+}
+
 TileSet tiles_from_mask(const at::Tensor& mask, int q_tile, int k_tile) {
   TileSet t;
   t.q_tile = q_tile;
@@ -125,6 +131,10 @@ TileSet tiles_from_mask(const at::Tensor& mask, int q_tile, int k_tile) {
         for (int64_t c = 0; c < cols; ++c)
           if (in[(p * rows + r) * cols + c]) *at++ = int(c);
     }
+    return t;
+  }
+  if (mask.is_cuda() && cuda_ops().true_columns) {
+    t.tile_idx = cuda_ops().true_columns(mask.contiguous(), t.tile_ptr, {});
     return t;
   }
   // On a GPU each selected tile is scattered to its rank; the others go to a spare slot at the end.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/device_ops.h"
 #include "core/method.h"
 #include "methods/parts/scores.h"
 
@@ -117,6 +118,11 @@ class Anchor final : public MethodOf<AnchorParams> {
     const at::ScalarType keep = released() ? x.q.scalar_type() : at::kFloat;
     const at::Tensor qbar = rounded_to(pooled(x.q), keep);
     const at::Tensor bar = rounded_to(anchors(row_max) * unit, keep) - params.theta * unit;
+    if (x.q.is_cuda() && cuda_ops().stripe_hits && !released() && params.granularity == "stripe") {
+      const at::Tensor hits = cuda_ops().stripe_hits(
+          qbar, bar.squeeze(-1), x.k, {x.scale, params.step, params.init_groups * span, params.local_groups, span, groups});
+      if (hits.defined()) return hits;
+    }
     const at::Tensor k = x.k.to(at::kFloat);
     at::Tensor hits = at::zeros({heads, (n + span - 1) / span, n}, qbar.options().dtype(at::kBool));
     for (int64_t g = 1; g < groups; ++g) {

@@ -45,7 +45,7 @@ class FlashPrefill final : public MethodOf<FlashPrefillParams> {
     at::Tensor energy, mask;
     {
       StageScope stage(c.clock, Stage::estimate, c.layer);
-      const at::Tensor kbar = rounded_to(block_means(c.qkv.k, params.block), c.qkv.k.scalar_type());
+      const at::Tensor kbar = block_means(c.qkv.k, params.block).to(c.qkv.k.scalar_type());
       energy = tile_energy(c.qkv.q, kbar, c.qkv.scale, grid,
                            {.sees = params.sees == "last_token" ? Sees::last_token : Sees::first_token,
                             .per_kv_head = params.per_kv_head,

@@ -49,7 +49,7 @@ class FlashPrefill2 final : public MethodOf<FlashPrefill2Params> {
     {
       StageScope stage(c.clock, Stage::estimate, c.layer);
       kbar = block_means(c.qkv.k, params.block).to(c.qkv.k.scalar_type());
-      energy = tile_energy(c.qkv.q, kbar.to(at::kFloat), c.qkv.scale, grid,
+      energy = tile_energy(c.qkv.q, kbar, c.qkv.scale, grid,
                            {.sees = params.sees == "first_token" ? Sees::first_token : Sees::last_token,
                             .per_kv_head = params.per_kv_head});
     }

@@ -4,11 +4,13 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "core/method.h"
 #include "methods/parts/artifacts.h"
 #include "methods/parts/minference_patterns.h"
+#include "methods/parts/tail.h"
 #include "methods/parts/vertical_slash.h"
 
 namespace prefill {
@@ -67,6 +69,11 @@ class MInference final : public MethodOf<MInferenceParams> {
       if (head.kind == HeadPattern::stream)
         plan.heads[size_t(h)] = window_route(plan, {head.first, head.second, 0});
     }
+    // Lists that a GPU makes never leave it. The released index conversion and block-sparse heads go by the host.
+    if (!lines.empty() && blocks.empty() && !released() && !c.qkv.q.is_cpu()) {
+      add_vertical_slash_on_device(c, layer, lines, plan);
+      return plan;
+    }
     std::vector<HostPattern> patterns;
     if (!lines.empty()) add_vertical_slash(c, layer, lines, plan, patterns);
     if (!blocks.empty()) add_block_sparse(c, blocks, plan, patterns);
@@ -102,6 +109,43 @@ class MInference final : public MethodOf<MInferenceParams> {
     return ids;
   }
 
+  int64_t columns_of(const HeadPattern& p) const {
+    return std::max<int64_t>(int64_t(double(p.first) * params.ratio), 30);
+  }
+  int64_t distances_of(const HeadPattern& p) const {
+    return std::max<int64_t>(int64_t(double(p.second) * params.ratio), 50);
+  }
+
+  void add_vertical_slash_on_device(const LayerContext& c, const std::vector<HeadPattern>& layer,
+                                    const std::vector<int>& heads, AttentionPlan& plan) const {
+    const int64_t n = c.seq_len;
+    std::vector<int64_t> which, columns, distances;
+    for (int h : heads) {
+      which.push_back(h);
+      columns.push_back(std::min(n, columns_of(layer[size_t(h)])));
+      distances.push_back(std::min(n, distances_of(layer[size_t(h)])));
+      plan.heads[size_t(h)] = {Route::tiles, int32_t(which.size() - 1)};
+    }
+    const at::Device device = c.qkv.q.device();
+    at::Tensor vertical, slash;
+    {
+      StageScope stage(c.clock, Stage::estimate, c.layer);
+      std::tie(vertical, slash) = c.backend.tail_sums(c.qkv, std::min(params.last_q, n));
+    }
+    {
+      StageScope stage(c.clock, Stage::select, c.layer);
+      auto best = [&](const at::Tensor& sums, int64_t forced, const std::vector<int64_t>& counts) {
+        at::Tensor x = at::nan_to_num(sums.index_select(0, at::tensor(which, at::kLong).to(device)));
+        x.narrow(1, 0, std::min(forced, n)).fill_(std::numeric_limits<double>::infinity());
+        return top_counts(x, at::tensor(counts, at::kLong).to(device));
+      };
+      vertical = best(vertical, params.forced_columns, columns);
+      slash = best(slash, params.forced_distances, distances);
+    }
+    StageScope stage(c.clock, Stage::index, c.layer);
+    plan.tiles = cover_vertical_slash(vertical, slash, *std::max_element(columns.begin(), columns.end()), kTile);
+  }
+
   void add_vertical_slash(const LayerContext& c, const std::vector<HeadPattern>& layer,
                           const std::vector<int>& heads, AttentionPlan& plan,
                           std::vector<HostPattern>& patterns) const {
@@ -121,11 +165,9 @@ class MInference final : public MethodOf<MInferenceParams> {
         for (int64_t i = from; i < to; ++i) {
           const int h = heads[size_t(i)];
           const HeadPattern& head = layer[size_t(h)];
-          const auto columns = std::max<int64_t>(int64_t(double(head.first) * params.ratio), 30);
-          const auto distances = std::max<int64_t>(int64_t(double(head.second) * params.ratio), 50);
           chosen[size_t(i)] = {
-              heaviest(vertical.data_ptr<float>() + h * n, n, columns, params.forced_columns),
-              heaviest(slash.data_ptr<float>() + h * n, n, distances, params.forced_distances)};
+              heaviest(vertical.data_ptr<float>() + h * n, n, columns_of(head), params.forced_columns),
+              heaviest(slash.data_ptr<float>() + h * n, n, distances_of(head), params.forced_distances)};
         }
       });
     }

@@ -61,6 +61,8 @@ class Decoder final : public Model {
   void finish_layer(const Layer&, at::Tensor x, const at::Tensor& attention) const;
   /// Prefill up to the final norm -> residual stream [n, hidden]; last_only: of the last token [1, hidden].
   at::Tensor run_layers(const std::vector<int32_t>& ids, AttentionHook& hook, bool last_only);
+  /// q [Hkv, group, D], one token -> [Hkv, group, D] over the first n keys of layer l's cache.
+  at::Tensor attend_cache(const at::Tensor& q, int64_t l, int64_t n) const;
 
   ModelConfig config_;
   ModelShape shape_;
@@ -234,6 +236,16 @@ at::Tensor Decoder::prefill(const std::vector<int32_t>& ids, AttentionHook& hook
   return out;
 }
 
+at::Tensor Decoder::attend_cache(const at::Tensor& q, int64_t l, int64_t n) const {
+  const at::Tensor k = cache_.keys(l, n), v = cache_.values(l, n);
+  if (policy_.device.is_cpu() || policy_.compute == at::kFloat)
+    return at::scaled_dot_product_attention(q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)).squeeze(0);
+  // Two products: the fused kernels of a GPU give one token's heads to a few multiprocessors, and cuDNN's makes a new
+  // plan for every length.
+  const at::Tensor s = at::bmm(q, k.transpose(1, 2), at::kFloat).mul_(1.0 / std::sqrt(double(q.size(2))));
+  return at::bmm(s.softmax(-1).to(v.scalar_type()), v);
+}
+
 at::Tensor Decoder::decode(int32_t id) {
   const at::NoGradGuard no_grad;
   const int64_t at = cache_.length();
@@ -253,9 +265,7 @@ at::Tensor Decoder::decode(int32_t id) {
     cache_.put(l, at, k, v);
     // the query heads of a group stand where the rows of one head would: every key is read once per group
     const at::Tensor grouped = q.to(policy_.compute).reshape({1, hkv, hq / hkv, d});
-    const at::Tensor out = at::scaled_dot_product_attention(grouped, cache_.keys(l, at + 1).unsqueeze(0),
-                                                            cache_.values(l, at + 1).unsqueeze(0));
-    finish_layer(layer, x, out.reshape({1, hq * d}));
+    finish_layer(layer, x, attend_cache(grouped.squeeze(0), l, at + 1).reshape({1, hq * d}));
   }
   cache_.set_length(at + 1);
   return logits(x);

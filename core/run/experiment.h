@@ -11,14 +11,14 @@ namespace prefill {
 
 /// How to measure (architecture and reasons: docs/measuring.md).
 struct Measure {
-  int warmups = -1;          ///< untimed prefills per workload before the first sample; -1: 0 on CPUs, 1 on GPUs
+  int warmups = -1;          ///< untimed prefills per method and length before the first sample; -1: 0 on CPUs, 1 on GPUs
   int repeats = 1;           ///< timed rounds per sample; each round runs dense and all methods in shuffled order
   int64_t seed = 1;          ///< of the shuffling
   bool check_plans = false;  ///< check every plan's invariants (slow)
   double budget_s = 0;       ///< stop before a round that would end later than this; 0: no limit
   template <class V>
   void fields(V& v) {
-    v("warmups", warmups, in(-1, 100), "untimed prefills per workload before the first sample; -1: 0 on CPUs, 1 on GPUs");
+    v("warmups", warmups, in(-1, 100), "untimed prefills per method and length before the first sample; -1: 0 on CPUs, 1 on GPUs");
     v("repeats", repeats, in(1, 1000), "timed rounds per sample; each runs dense and every method once, shuffled");
     v("seed", seed, at_least(0), "seed of the order within rounds");
     v("check_plans", check_plans, any(), "check the invariants of every plan (slow; for methods under development)");

@@ -173,8 +173,7 @@ class Runner {
   }
 
   void warm_up(size_t w, Workload& workload, int64_t n) {
-    if (warm_.count(w)) return;
-    warm_.insert(w);
+    if (!warm_.insert(e_.workloads[w].tokens).second) return;
     const int count = e_.measure.warmups >= 0 ? e_.measure.warmups : s_.backend->device().is_cpu() ? 0 : 1;
     for (int k = 0; k < count; ++k)
       for (size_t p : chosen_) {
@@ -260,7 +259,7 @@ class Runner {
   std::vector<size_t> chosen_;
   std::vector<std::vector<std::string>> ids_;       // [workload][point]
   std::vector<std::vector<SampleLog*>> logs_;       // [workload][point]
-  std::set<size_t> warm_;
+  std::set<int64_t> warm_;                          // lengths
   int64_t failures_ = 0;
 };
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/base/error.h"
+#include "core/device_ops.h"
 
 namespace prefill {
 namespace {
@@ -21,9 +22,9 @@ Blocks blocks_of(const at::Tensor& x, int64_t block) {
   return {x.narrow(1, 0, full).unflatten(1, {full / block, block}), x.narrow(1, full, x.size(1) - full)};
 }
 
-/// x [H,N,D] with zero rows up to `length`, float32 and contiguous.
-at::Tensor zero_padded(const at::Tensor& x, int64_t length) {
-  at::Tensor out = at::zeros({x.size(0), length, x.size(2)}, x.options().dtype(at::kFloat));
+/// x [H,N,D] with zero rows up to `length`, contiguous.
+at::Tensor zero_padded(const at::Tensor& x, int64_t length, at::ScalarType dtype = at::kFloat) {
+  at::Tensor out = at::zeros({x.size(0), length, x.size(2)}, x.options().dtype(dtype));
   out.narrow(1, 0, x.size(1)).copy_(x);
   return out;
 }
@@ -46,6 +47,12 @@ at::Tensor grouped_dot(const at::Tensor& a, const at::Tensor& b) {
   return at::bmm(folded, b.transpose(1, 2)).view({a.size(0), rows, b.size(1)});
 }
 
+at::Tensor grouped_dot_16(const at::Tensor& a, const at::Tensor& b) {
+  const int64_t rows = a.size(1), group = a.size(0) / b.size(0);
+  at::Tensor folded = a.reshape({b.size(0), group * rows, a.size(2)});
+  return at::bmm(folded, b.transpose(1, 2), at::kFloat).view({a.size(0), rows, b.size(1)});
+}
+
 void in_bands(at::Device device, int64_t rows, int64_t heads, int64_t cols, int64_t unit,
               const std::function<void(int64_t, int64_t)>& step) {
   const int64_t elements = int64_t(1) << (device.is_cpu() ? 20 : 26);
@@ -58,8 +65,14 @@ at::Tensor masked_softmax(const at::Tensor& logits, const at::Tensor& candidates
   return logits.masked_fill(outside, -kInf).softmax(-1).masked_fill_(outside, 0);
 }
 
-at::Tensor tile_energy(const at::Tensor& q, const at::Tensor& kbar, double scale, const TileGrid& grid,
+at::Tensor tile_energy(const at::Tensor& q, const at::Tensor& means, double scale, const TileGrid& grid,
                        EnergyOptions how) {
+  if (q.is_cuda() && cuda_ops().tile_energy && !how.row_softmax) {
+    const at::Tensor energy = cuda_ops().tile_energy(
+        q, means, {scale, grid.q_tile, grid.k_tile, how.sees == Sees::first_token, how.per_kv_head, how.padded_rows});
+    if (energy.defined()) return energy;
+  }
+  const at::Tensor kbar = means.to(at::kFloat);
   const int64_t heads = q.size(0), group = heads / kbar.size(0);
   const int64_t fold = how.per_kv_head ? group : 1, out_heads = heads / fold;
   at::Tensor energy = at::zeros({out_heads, grid.rows(), grid.cols()}, kbar.options());
@@ -130,17 +143,21 @@ at::Tensor antidiagonal_mass(const at::Tensor& q, const at::Tensor& k, double sc
   const int64_t blocks = (n + block - 1) / block, per_block = block / stride, groups = blocks * per_block;
   const int64_t real_groups = (n + stride - 1) / stride;
   auto fold = [&](const at::Tensor& x) { return x.reshape({x.size(0), groups, stride * dim}); };
+  // On a GPU 16-bit inputs stay what they are: their products are exact in float32 on the tensor cores.
+  const bool narrow = q.is_cuda() && q.scalar_type() != at::kFloat && o.mode != "double" && o.mode != "triple";
+  const at::ScalarType held = narrow ? q.scalar_type() : at::kFloat;
   at::Tensor order = at::tensor(query_order(o), at::kLong).to(q.device());
-  at::Tensor fq = fold(zero_padded(q, blocks * block).view({heads, groups, stride, dim}).index_select(2, order));
-  at::Tensor fk = zero_padded(k, blocks * block).view({k.size(0), groups, stride, dim});
+  at::Tensor fq = fold(zero_padded(q, blocks * block, held).view({heads, groups, stride, dim}).index_select(2, order));
+  at::Tensor fk = zero_padded(k, blocks * block, held).view({k.size(0), groups, stride, dim});
   fk = fold(blurred_keys(fk, o.mode));
 
-  at::Tensor mass = at::zeros({heads, blocks, blocks}, fq.options());
+  at::Tensor mass = at::zeros({heads, blocks, blocks}, fq.options().dtype(at::kFloat));
   const auto ids = fq.options().dtype(at::kLong);
   const int64_t chunk = o.own_chunk / stride;
   in_bands(q.device(), groups, heads, groups, per_block, [&](int64_t first, int64_t rows) {
     const int64_t end = first + rows;
-    at::Tensor logits = grouped_dot(fq.narrow(1, first, rows), fk.narrow(1, 0, end));
+    at::Tensor logits = narrow ? grouped_dot_16(fq.narrow(1, first, rows), fk.narrow(1, 0, end))
+                               : grouped_dot(fq.narrow(1, first, rows), fk.narrow(1, 0, end));
     if (o.round_every_step)
       logits = logits.to(o.keep).div_(1 / scale).div_(double(stride)).div_(o.norm).to(at::kFloat);
     else

@@ -24,6 +24,9 @@ at::Tensor rounded_to(const at::Tensor& x, at::ScalarType dtype);
 /// a [Hq,M,D] times b [Hkv,C,D] transposed -> [Hq,M,C], without repeating b for the heads of a group.
 at::Tensor grouped_dot(const at::Tensor& a, const at::Tensor& b);
 
+/// The same of 16-bit tensors on a GPU, with the products and sums in float32: [Hq,M,C] float32.
+at::Tensor grouped_dot_16(const at::Tensor& a, const at::Tensor& b);
+
 /// Works through `rows` in bands so that heads * band * cols scores stay within 4 MiB of float32 on a CPU (its
 /// caches, and little waste above the diagonal) and 256 MiB on a GPU; bands are multiples of `unit`.
 /// step(first, count) sees each band once, in order.
@@ -45,8 +48,9 @@ struct EnergyOptions {
 
 /// Tile energy (FlashPrefill, arXiv 2603.06199): e(r,c) = sum over the queries i of row r that see block c of
 /// exp(q_i . kbar_c * scale - M_r), M_r the largest of the row's logits. Not an average of softmaxes: one query
-/// with a large logit decides. kbar [Hkv, cols, D] are the block means.
-at::Tensor tile_energy(const at::Tensor& q, const at::Tensor& kbar, double scale, const TileGrid&, EnergyOptions);
+/// with a large logit decides. means [Hkv, cols, D] are the block means, in float32 or in q's dtype (16 bits: a GPU has a
+/// kernel for them).
+at::Tensor tile_energy(const at::Tensor& q, const at::Tensor& means, double scale, const TileGrid&, EnergyOptions);
 
 struct AntidiagonalOptions {
   int stride = 16;

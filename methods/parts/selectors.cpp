@@ -4,6 +4,8 @@
 
 #include "methods/parts/tile_grid.h"
 
+#include "core/device_ops.h"
+
 namespace prefill {
 namespace {
 
@@ -28,6 +30,10 @@ at::Tensor targets(const std::vector<double>& p, const at::Tensor& like) {
 
 at::Tensor top_p(const at::Tensor& scores, const at::Tensor& p, const at::Tensor& candidates,
                  const at::Tensor& forced, TopP how) {
+  if (scores.is_cuda() && cuda_ops().select_tiles && how.include_crossing && how.forced_head_start) {
+    const at::Tensor mask = cuda_ops().select_tiles(scores, candidates, forced, p.contiguous(), {});
+    if (mask.defined()) return mask;
+  }
   at::Tensor mass = scores.to(at::kDouble).masked_fill(candidates.logical_not(), 0);
   at::Tensor order = order_of(scores, candidates, how.forced_head_start ? forced : at::Tensor());
   at::Tensor sorted = mass.gather(-1, order);
@@ -47,6 +53,10 @@ at::Tensor select_top_k(const at::Tensor& scores, int64_t k, const at::Tensor& c
 
 at::Tensor select_top_count(const at::Tensor& scores, const at::Tensor& counts, const at::Tensor& candidates,
                             const at::Tensor& forced) {
+  if (scores.is_cuda() && cuda_ops().select_tiles) {
+    const at::Tensor mask = cuda_ops().select_tiles(scores, candidates, forced, {}, counts);
+    if (mask.defined()) return mask;
+  }
   at::Tensor order = order_of(scores, candidates, forced);
   at::Tensor first = (at::arange(scores.size(-1), order.options()) < counts).expand(order.sizes());
   at::Tensor picked = at::zeros(scores.sizes(), scores.options().dtype(at::kBool));

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "core/device_ops.h"
+
 namespace prefill {
 
 TailStats tail_stats(const LayerContext& c, int64_t last_q) {
@@ -22,6 +24,7 @@ at::Tensor distance_bins(const at::Tensor& slash, int block, bool anchored_far) 
 
 at::Tensor count_for_mass(const at::Tensor& x, double mass, bool extra_at_tie) {
   if (mass >= 1) return at::full({x.size(0)}, x.size(1), x.options().dtype(at::kLong));
+  if (x.is_cuda() && cuda_ops().count_for_mass && !extra_at_tie) return cuda_ops().count_for_mass(x, mass);
   const at::Tensor prefix = std::get<0>(x.sort(-1, true)).cumsum(-1);
   const at::Tensor short_of_it = extra_at_tie ? prefix.le(mass) : prefix.lt(mass);
   return short_of_it.sum(-1).add(1).clamp_max(x.size(1));

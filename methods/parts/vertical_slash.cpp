@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/base/error.h"
+#include "core/device_ops.h"
 
 namespace prefill {
 
@@ -15,6 +16,36 @@ at::Tensor stripe_mask(const at::Tensor& vertical, const at::Tensor& slash) {
   const at::Tensor slashes =
       slash.index_select(1, offset.clamp_min(0).flatten()).view({heads, blocks, blocks});
   return (slashes | vertical.unsqueeze(1)) & offset.ge(0);
+}
+
+TileSet cover_vertical_slash(const at::Tensor& columns, const at::Tensor& distances, int64_t most, int tile) {
+  const int64_t heads = columns.size(0), n = columns.size(1), rows = (n + tile - 1) / tile, rest = rows * tile - n;
+  // Distance d hits block offsets floor(d/tile) and ceil(d/tile); the second is the first of d + tile - 1.
+  at::Tensor hit = at::constant_pad_nd(distances, {0, rest}).view({heads, rows, tile}).any(2) |
+                   at::constant_pad_nd(distances, {tile - 1, rest + 1}).view({heads, rows + 1, tile}).any(2).narrow(1, 0, rows);
+  hit.select(1, 0).fill_(true);
+  const at::Tensor whole = at::constant_pad_nd(columns, {0, rest}, true).view({heads, rows, tile}).all(2);
+  const at::Tensor tiles = stripe_mask(whole, hit);
+  TileSet out = tiles_from_mask(tiles, tile, tile);
+
+  const TileSet list = tiles_from_mask(columns.unsqueeze(1), int(n), 1);  // one row per head
+  const int64_t width = std::min(most, list.tile_idx.size(1));
+  const at::Tensor place = at::arange(width, list.tile_idx.options());
+  const at::Tensor real = place.unsqueeze(0) < list.tile_ptr.narrow(1, 1, 1);
+  const at::Tensor ids = list.tile_idx.narrow(1, 0, width).masked_fill(real.logical_not(), 0);
+  const at::Tensor tile_of = ids.div(tile, "floor").unsqueeze(1);
+  const at::Tensor row = at::arange(rows, ids.options()).view({1, rows, 1});
+  const at::Tensor covered = tiles.gather(2, tile_of.to(at::kLong).expand({heads, rows, width}));
+  const at::Tensor keep = real.unsqueeze(1) & (tile_of < row) & covered.logical_not();
+  if (keep.is_cuda() && cuda_ops().true_columns) {
+    out.col_ptr = at::constant_pad_nd(keep.sum(2, /*keepdim=*/false, at::kInt).cumsum(1, at::kInt), {1, 0});
+    out.col_idx = cuda_ops().true_columns(keep.contiguous(), out.col_ptr, ids);
+  } else {
+    const TileSet places = tiles_from_mask(keep, tile, 1);
+    out.col_ptr = places.tile_ptr;
+    out.col_idx = ids.gather(1, places.tile_idx.clamp_max(width - 1).to(at::kLong));
+  }
+  return out;
 }
 
 HostPattern cover_vertical_slash(const VerticalSlash& vs, int tile, int64_t n) {

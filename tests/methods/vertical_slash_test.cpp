@@ -51,6 +51,35 @@ TEST(VerticalSlash, CoversEveryLineAndWastesOnlyTilesThatASlashTouches) {
     }
 }
 
+TEST(VerticalSlash, AllHeadsAtOnceGiveTheSameLists) {
+  std::mt19937 random(5);
+  for (int64_t n : {1, 5, 63, 64, 65, 200, 1333})
+    for (int tile : {16, 64}) {
+      SCOPED_TRACE(str("n=", n, " tile=", tile));
+      at::Tensor columns = at::zeros({3, n}, at::kBool), distances = at::zeros({3, n}, at::kBool);
+      std::vector<HostPattern> want;
+      int64_t most = 0;
+      for (int h = 0; h < 3; ++h) {
+        const VerticalSlash vs{some_of(n, h == 1 ? n : 12 + 5 * h, 0, random), some_of(n, 1 + 4 * h, 0, random)};
+        for (int32_t j : vs.columns) columns[h][j] = true;
+        for (int32_t d : vs.distances) distances[h][d] = true;
+        most = std::max(most, int64_t(vs.columns.size()));
+        want.push_back(cover_vertical_slash(vs, tile, n));
+      }
+      const TileSet got = cover_vertical_slash(columns, distances, most, tile);
+      for (int h = 0; h < 3; ++h) {
+        const HostPattern& w = want[size_t(h)];
+        auto same = [&](const at::Tensor& x, const std::vector<int32_t>& y) {
+          return std::equal(y.begin(), y.end(), x.contiguous().data_ptr<int32_t>());
+        };
+        EXPECT_TRUE(same(got.tile_ptr[h], w.tile_ptr));
+        EXPECT_TRUE(same(got.tile_idx[h], w.tile_idx));
+        EXPECT_TRUE(same(got.col_ptr[h], w.col_ptr));
+        EXPECT_TRUE(same(got.col_idx[h], w.col_idx));
+      }
+    }
+}
+
 // A second telling of the released conversion: the union of 64-wide windows, before merging, must be covered,
 // and merging may add at most 63 keys in front of a window.
 TEST(VerticalSlash, ReleasedRangesHoldEverySlashWindow) {

@@ -1,0 +1,125 @@
+// Selection steps with kernels of their own, behind core/device_ops.h.
+#include <ATen/ATen.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "core/device_ops.h"
+#include "kernels/adapters/views.h"
+#include "kernels/selection.h"
+
+namespace prefill {
+namespace {
+
+void* stream(const at::Tensor& t) { return c10::cuda::getCurrentCUDAStream(t.device().index()).stream(); }
+
+bool half(const at::Tensor& t) { return t.scalar_type() == at::kBFloat16 || t.scalar_type() == at::kHalf; }
+kernels::Dtype dtype(const at::Tensor& t) {
+  return t.scalar_type() == at::kHalf ? kernels::Dtype::f16 : kernels::Dtype::bf16;
+}
+
+at::Tensor true_columns(const at::Tensor& mask, const at::Tensor& ptr, const at::Tensor& values) {
+  const c10::cuda::CUDAGuard guard(mask.device());
+  const int64_t patterns = mask.size(0), rows = mask.size(1), cols = mask.size(2);
+  const at::Tensor idx = at::empty({patterns, std::max<int64_t>(1, rows * cols)}, ptr.options());
+  if (patterns * rows * cols == 0) return idx;
+  const at::Tensor given = values.defined() ? values.contiguous() : at::Tensor();
+  adapters::raise_on(
+      kernels::mask_columns_cuda(reinterpret_cast<const uint8_t*>(mask.const_data_ptr<bool>()), int(patterns), rows, cols,
+                                 ptr.const_data_ptr<int32_t>(), ptr.stride(0),
+                                 given.defined() ? given.const_data_ptr<int32_t>() : nullptr, idx.data_ptr<int32_t>(),
+                                 idx.stride(0), stream(mask)),
+      "cuda");
+  return idx;
+}
+
+at::Tensor tile_energy(const at::Tensor& q, const at::Tensor& kbar, const DeviceOps::Energy& how) {
+  const int64_t n = q.size(1), cols = (n + how.k_tile - 1) / how.k_tile, group = q.size(0) / kbar.size(0);
+  if (!half(q) || kbar.scalar_type() != q.scalar_type() || kbar.size(1) != cols || q.stride(2) != 1) return {};
+  const c10::cuda::CUDAGuard guard(q.device());
+  const at::Tensor means = kbar.contiguous();
+  const at::Tensor energy = at::empty({how.per_kv_head ? kbar.size(0) : q.size(0), (n + how.q_tile - 1) / how.q_tile, cols},
+                                      q.options().dtype(at::kFloat));
+  const kernels::Result r = kernels::tile_energy_cuda(
+      q.const_data_ptr(), means.const_data_ptr(), dtype(q), int(q.size(0)), int(q.size(0) / group), n, int(q.size(2)),
+      q.stride(0), q.stride(1), float(how.scale), int(how.q_tile), int(how.k_tile), how.first_token, how.per_kv_head,
+      how.padded_rows, energy.data_ptr<float>(), stream(q));
+  if (r.status == kernels::Status::unsupported) return {};
+  adapters::raise_on(r, "cuda");
+  return energy;
+}
+
+at::Tensor stripe_hits(const at::Tensor& qbar, const at::Tensor& bar, const at::Tensor& k, const DeviceOps::Stripes& how) {
+  const int64_t n = k.size(1), all = (n + how.span - 1) / how.span;
+  if (!half(k) || k.stride(2) != 1 || qbar.scalar_type() != at::kFloat) return {};
+  const c10::cuda::CUDAGuard guard(k.device());
+  const at::Tensor queries = qbar.contiguous(), bars = bar.contiguous();
+  const at::Tensor hits = at::zeros({qbar.size(0), all, n}, k.options().dtype(at::kBool));
+  kernels::StripeArgs a{};
+  a.qbar = queries.const_data_ptr<float>(), a.bar = bars.const_data_ptr<float>(), a.k = k.const_data_ptr();
+  a.dtype = dtype(k), a.q_heads = int(qbar.size(0)), a.kv_heads = int(k.size(0)), a.dim = int(k.size(2));
+  a.blocks = int(qbar.size(1)), a.step = int(how.step), a.groups = int(how.groups), a.all_groups = int(all);
+  a.n = n, a.k_head_stride = k.stride(0), a.k_row_stride = k.stride(1);
+  a.init = how.init, a.local_groups = how.local, a.span = how.span, a.scale = float(how.scale);
+  a.hits = reinterpret_cast<uint8_t*>(hits.data_ptr<bool>());
+  const kernels::Result r = kernels::stripe_hits_cuda(a, stream(k));
+  if (r.status == kernels::Status::unsupported) return {};
+  adapters::raise_on(r, "cuda");
+  return hits;
+}
+
+/// A broadcasting bool tensor as contiguous [1 or H, R, C].
+at::Tensor planes(const at::Tensor& x, const at::Tensor& scores) {
+  at::Tensor y = x.dim() == 2 ? x.unsqueeze(0) : x;
+  return y.expand({y.size(0), scores.size(1), scores.size(2)}).contiguous();
+}
+
+at::Tensor select_tiles(const at::Tensor& scores, const at::Tensor& candidates, const at::Tensor& forced,
+                        const at::Tensor& shares, const at::Tensor& counts) {
+  if (scores.scalar_type() != at::kFloat || scores.dim() != 3 || scores.numel() == 0) return {};
+  const c10::cuda::CUDAGuard guard(scores.device());
+  const at::Tensor x = scores.contiguous(), allowed = planes(candidates, scores);
+  const at::Tensor first = forced.defined() ? planes(forced, scores) : at::Tensor();
+  const at::Tensor mask = at::empty(scores.sizes(), scores.options().dtype(at::kBool));
+  kernels::SelectArgs a{};
+  a.scores = x.const_data_ptr<float>();
+  a.candidates = reinterpret_cast<const uint8_t*>(allowed.const_data_ptr<bool>());
+  a.candidate_heads = allowed.size(0);
+  if (first.defined()) {
+    a.forced = reinterpret_cast<const uint8_t*>(first.const_data_ptr<bool>());
+    a.forced_heads = first.size(0);
+  }
+  a.heads = x.size(0), a.rows = x.size(1), a.cols = x.size(2);
+  at::Tensor budget;
+  if (shares.defined()) {
+    a.shares = shares.const_data_ptr<double>(), a.share_heads = shares.numel();
+  } else {
+    budget = counts.to(at::kLong).expand({a.heads, a.rows, 1});
+    a.counts = budget.const_data_ptr<int64_t>(), a.count_head_stride = budget.stride(0), a.count_row_stride = budget.stride(1);
+  }
+  a.mask = reinterpret_cast<uint8_t*>(mask.data_ptr<bool>());
+  const kernels::Result r = kernels::select_tiles_cuda(a, stream(x));
+  if (r.status == kernels::Status::unsupported) return {};
+  adapters::raise_on(r, "cuda");
+  return mask;
+}
+
+at::Tensor count_for_mass(const at::Tensor& x, double mass) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  const at::Tensor rows = x.to(at::kFloat).contiguous(), counts = at::empty({x.size(0)}, x.options().dtype(at::kLong));
+  adapters::raise_on(kernels::mass_count_cuda(rows.const_data_ptr<float>(), x.size(0), x.size(1), float(mass),
+                                              counts.data_ptr<int64_t>(), stream(x)),
+                     "cuda");
+  return counts;
+}
+
+const bool registered = [] {
+  cuda_ops() = {.true_columns = true_columns,
+                .tile_energy = tile_energy,
+                .stripe_hits = stripe_hits,
+                .select_tiles = select_tiles,
+                .count_for_mass = count_for_mass};
+  return true;
+}();
+
+}  // namespace
+}  // namespace prefill

@@ -1,0 +1,52 @@
+// The selection kernels' part of the surface that api.h describes: same conventions, same status codes.
+#pragma once
+#include "kernels/api.h"
+
+namespace prefill::kernels {
+
+/// Columns of the true cells (bytes of 0 or 1) of mask [patterns,rows,cols], contiguous, row after row: row r of pattern p
+/// from idx[p*idx_stride + ptr[p*ptr_stride + r]] on, where ptr counts them. values [patterns,cols] or null: written in
+/// place of the columns.
+Result mask_columns_cuda(const uint8_t* mask, int patterns, int64_t rows, int64_t cols, const int32_t* ptr,
+                         int64_t ptr_stride, const int32_t* values, int32_t* idx, int64_t idx_stride, void* stream);
+/// energy [q_heads or kv_heads][rows][cols]: sum over the queries i of a tile (of all heads of a group when per_kv_head)
+/// that see key block c of exp(scale * q_i . kbar_c - M), M the largest of the tile's logits; 0 where no query sees it.
+/// kbar [kv_heads,cols,dim] contiguous in q's dtype. first_token: a query sees a block from its first key on, else from
+/// its last. padded_rows: zero queries fill the last tile and take part.
+Result tile_energy_cuda(const void* q, const void* kbar, Dtype, int q_heads, int kv_heads, int64_t seq_len, int dim,
+                        int64_t q_head_stride, int64_t q_row_stride, float scale, int q_tile, int k_tile, bool first_token,
+                        bool per_kv_head, bool padded_rows, float* energy, void* stream);
+/// AnchorAttention's candidates: hits [q_heads][all_groups][n] bytes; for groups 1 to groups-1 the bytes of keys
+/// [init, (group + 1 - local) * span) become whether some of the group's `step` pooled queries (qbar [q_heads,blocks,dim]
+/// float32) reaches scale * qbar.k >= bar [q_heads,blocks]; others are left as they are. step at most 16.
+struct StripeArgs {
+  const float *qbar, *bar;
+  const void* k;
+  Dtype dtype;
+  int q_heads, kv_heads, dim, blocks, step, groups, all_groups;
+  int64_t n, k_head_stride, k_row_stride, init, local_groups, span;
+  float scale;
+  uint8_t* hits;
+};
+Result stripe_hits_cuda(const StripeArgs&, void* stream);
+/// The best tiles of every row, mask [heads][rows][cols] bytes. Forced candidates come first and spend of the target; of
+/// equal scores the smaller column goes first. By mass (shares not null): tiles until they hold shares[head] of the sum
+/// of the row's candidates, the one that reaches it included; infinite: all. By count: counts at
+/// head*count_head_stride + row*count_row_stride. cols at most 16384.
+struct SelectArgs {
+  const float* scores;        ///< [heads][rows][cols]; not negative when they are mass
+  const uint8_t* candidates;  ///< [candidate_heads][rows][cols], candidate_heads 1 or heads
+  const uint8_t* forced;      ///< likewise, or null
+  int64_t heads, rows, cols, candidate_heads, forced_heads;
+  const double* shares;       ///< [share_heads], share_heads 1 or heads, or null
+  int64_t share_heads;
+  const int64_t* counts;
+  int64_t count_head_stride, count_row_stride;
+  uint8_t* mask;
+};
+Result select_tiles_cuda(const SelectArgs&, void* stream);
+/// counts[r]: how many of the largest entries of row r of x [rows,n] (not negative) sum to `mass` at least; n where all do
+/// not, at least 1.
+Result mass_count_cuda(const float* x, int64_t rows, int64_t n, float mass, int64_t* counts, void* stream);
+
+}  // namespace prefill::kernels

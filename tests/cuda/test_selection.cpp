@@ -1,0 +1,160 @@
+// The selection kernels against the same steps in ATen on the CPU. Skips visibly where there is no GPU.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/device_ops.h"
+#include "core/engine.h"
+#include "methods/parts/scores.h"
+#include "methods/parts/selectors.h"
+#include "methods/parts/vertical_slash.h"
+
+namespace prefill {
+namespace {
+
+#define NEED_GPU()                                                                        \
+  if (const Support s = backends().at("cuda").available(); !s) GTEST_SKIP() << s.why; \
+  ASSERT_TRUE(cuda_ops().true_columns && cuda_ops().tile_energy && cuda_ops().stripe_hits && \
+              cuda_ops().select_tiles && cuda_ops().count_for_mass)
+
+void expect_same_lists(const at::Tensor& ptr, const at::Tensor& idx, const at::Tensor& want_ptr, const at::Tensor& want_idx) {
+  const at::Tensor p = ptr.cpu(), i = idx.cpu();
+  ASSERT_TRUE(p.equal(want_ptr));
+  for (int64_t k = 0; k < p.size(0); ++k) {
+    const int64_t count = p[k][p.size(1) - 1].item<int64_t>();
+    EXPECT_TRUE(i[k].narrow(0, 0, count).equal(want_idx[k].narrow(0, 0, count))) << "pattern " << k;
+  }
+}
+
+TEST(CudaSelection, ListsOfMasks) {
+  NEED_GPU();
+  at::manual_seed(1);
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {7, 16}, {5, 33}, {3, 4096}, {2, 9001}, {64, 1024}})
+    for (double share : {0.0, 0.03, 0.5, 1.0}) {
+      SCOPED_TRACE(str(rows, " x ", cols, ", ", share));
+      const at::Tensor mask = at::rand({3, rows, cols}) < share;
+      const TileSet want = tiles_from_mask(mask, 64, 64), got = tiles_from_mask(mask.cuda(), 64, 64);
+      expect_same_lists(got.tile_ptr, got.tile_idx, want.tile_ptr, want.tile_idx);
+    }
+}
+
+TEST(CudaSelection, VerticalAndSlashLines) {
+  NEED_GPU();
+  at::manual_seed(2);
+  for (int64_t n : {64, 65, 1000, 4321}) {
+    const at::Tensor columns = at::rand({5, n}) < 0.02, distances = at::rand({5, n}) < 0.01;
+    const int64_t most = columns.sum(1).max().item<int64_t>() + 3;
+    const TileSet want = cover_vertical_slash(columns, distances, most, 64);
+    const TileSet got = cover_vertical_slash(columns.cuda(), distances.cuda(), most, 64);
+    SCOPED_TRACE(n);
+    expect_same_lists(got.tile_ptr, got.tile_idx, want.tile_ptr, want.tile_idx);
+    expect_same_lists(got.col_ptr, got.col_idx, want.col_ptr, want.col_idx);
+  }
+}
+
+TEST(CudaSelection, TileEnergy) {
+  NEED_GPU();
+  at::manual_seed(3);
+  struct Case {
+    int q_heads, kv_heads, dim;
+    int64_t n;
+    int q_tile, k_tile;
+    at::ScalarType dtype;
+  };
+  for (const Case& c : {Case{8, 2, 128, 3000, 128, 128, at::kBFloat16}, {9, 3, 64, 9217, 32, 128, at::kBFloat16},
+                        {4, 4, 128, 517, 64, 64, at::kHalf}, {8, 1, 64, 1500, 16, 64, at::kHalf}, {2, 1, 128, 20, 512, 16, at::kBFloat16}})
+    for (int bits = 0; bits < 8; ++bits) {
+      const EnergyOptions how{.sees = bits & 1 ? Sees::first_token : Sees::last_token, .per_kv_head = bool(bits & 2),
+                              .padded_rows = bool(bits & 4)};
+      SCOPED_TRACE(str(c.q_heads, "/", c.kv_heads, "/", c.dim, " n=", c.n, " tiles ", c.q_tile, "x", c.k_tile, " bits ", bits));
+      const at::Tensor q = at::randn({c.n, c.q_heads, c.dim}).mul_(1.5).to(c.dtype).transpose(0, 1);
+      const at::Tensor means = block_means(at::randn({c.kv_heads, c.n, c.dim}) * 6, c.k_tile).to(c.dtype);
+      const TileGrid grid{c.n, c.q_tile, c.k_tile};
+      const double scale = 1 / std::sqrt(double(c.dim));
+      const at::Tensor want = tile_energy(q, means, scale, grid, how);
+      ASSERT_TRUE(cuda_ops().tile_energy(q.cuda(), means.cuda(), {scale, c.q_tile, c.k_tile, how.sees == Sees::first_token,
+                                                                  how.per_kv_head, how.padded_rows}).defined());
+      const at::Tensor got = tile_energy(q.cuda(), means.cuda(), scale, grid, how).cpu();
+      ASSERT_EQ(got.sizes(), want.sizes());
+      EXPECT_TRUE(at::allclose(got, want, 1e-3, 1e-5)) << (got - want).abs().max().item<float>();
+      EXPECT_TRUE(got.equal(tile_energy(q.cuda(), means.cuda(), scale, grid, how).cpu())) << "two runs differ";
+    }
+}
+
+TEST(CudaSelection, BestTilesByMassAndByCount) {
+  NEED_GPU();
+  at::manual_seed(6);
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {40, 40}, {300, 300}, {5, 3000}}) {
+    const TileGrid grid{cols * 64, int(cols * 64 / rows), 64};
+    const at::Tensor causal = causal_tiles(grid, at::kCPU).narrow(0, 0, rows), forced = forced_tiles(grid, {1, 2, 1}, at::kCPU).narrow(0, 0, rows);
+    at::Tensor mass = masked_softmax(at::randn({4, rows, cols}) * 2, causal);
+    mass[1].copy_((mass[1] * 50).round() / 50);  // ties and zeros
+    mass[2].zero_();
+    const at::Tensor some = causal & (at::rand({4, rows, cols}) < 0.7), signs = at::randn({4, rows, cols});
+    SCOPED_TRACE(str(rows, " x ", cols));
+    for (double p : {0.0, 0.3, 0.9, 0.999, 1.0})
+      for (const at::Tensor& allowed : {causal, some})
+        for (const at::Tensor& first : {at::Tensor(), forced}) {
+          const at::Tensor want = select_top_p(mass, {p, p / 2, p, p}, allowed, first);
+          const at::Tensor got = select_top_p(mass.cuda(), {p, p / 2, p, p}, allowed.cuda(), first.defined() ? first.cuda() : first).cpu();
+          EXPECT_LE((want != got).sum().item<int64_t>(), 1 + want.numel() / 100000) << "p = " << p;
+        }
+    for (int64_t k : {1, 3, 17, 5000})
+      for (const at::Tensor& first : {at::Tensor(), forced})
+        EXPECT_TRUE(select_top_k(signs, k, some, first).equal(select_top_k(signs.cuda(), k, some.cuda(), first.defined() ? first.cuda() : first).cpu())) << "k = " << k;
+    const at::Tensor counts = at::randint(0, 9, {4, rows, 1}, at::kLong);
+    EXPECT_TRUE(select_top_count(signs, counts, causal, forced).equal(select_top_count(signs.cuda(), counts.cuda(), causal.cuda(), forced.cuda()).cpu()));
+  }
+}
+
+TEST(CudaSelection, CountsForMass) {
+  NEED_GPU();
+  at::manual_seed(5);
+  for (int64_t n : {1, 31, 1024, 5000, 40000})
+    for (double mass : {0.01, 0.3, 0.9, 0.999}) {
+      const at::Tensor x = at::cat({(at::randn({6, n}) * 3).softmax(-1), at::full({1, n}, 1.0 / double(n)),
+                                    at::full({1, n}, 0.1 / double(n))});  // the last never reaches 0.3
+      const at::Tensor got = cuda_ops().count_for_mass(x.cuda(), mass).cpu();
+      for (int64_t h = 0; h < x.size(0); ++h) {
+        const at::Tensor sorted = std::get<0>(x[h].to(at::kDouble).sort(-1, true));
+        const int64_t k = got[h].item<int64_t>();
+        ASSERT_TRUE(k >= 1 && k <= n);
+        const double before = sorted.narrow(0, 0, k - 1).sum().item<double>(), with = before + sorted[k - 1].item<double>();
+        EXPECT_LT(before, mass + 1e-5) << "n=" << n << " mass=" << mass << " row " << h << ": " << k << " is too many";
+        if (k < n) EXPECT_GT(with, mass - 1e-5) << "n=" << n << " mass=" << mass << " row " << h << ": " << k << " is too few";
+      }
+    }
+}
+
+/// The whole method, since the kernel's output is a step of it: the columns chosen on both sides.
+TEST(CudaSelection, AnchorColumns) {
+  NEED_GPU();
+  const auto cuda = backends().at("cuda").make(), cpu = backends().at("cpu-ref").make();
+  const auto clock = make_cpu_clock();
+  for (const auto& [heads, kv, dim, step] : {std::array<int, 4>{6, 2, 64, 4}, {8, 1, 128, 3}, {3, 3, 128, 16}}) {
+    at::manual_seed(4);
+    const int64_t n = 3333;
+    Qkv a{at::randn({n, heads, dim}).to(at::kBFloat16).transpose(0, 1), at::randn({n, kv, dim}).to(at::kBFloat16).transpose(0, 1),
+          at::randn({n, kv, dim}).to(at::kBFloat16).transpose(0, 1), 1 / std::sqrt(double(dim))};
+    const Qkv g{a.q.cuda(), a.k.cuda(), a.v.cuda(), a.scale};
+    for (const char* tail : {"dense", "sparse"}) {
+      const auto method = make_method("anchor", {{"block", 16}, {"step", step}, {"theta", 1.5}, {"tail", tail}, {"local_groups", 2}},
+                                      {{"test", 1, heads, kv, dim, 0.}});
+      const auto state = method->begin_prompt(n);
+      const AttentionPlan want = method->plan({a, 0, n, *cpu, *clock}, *state), got = method->plan({g, 0, n, *cuda, *clock}, *state);
+      const double theirs = want.tiles.col_ptr.select(1, -1).sum().item<double>(), ours = got.tiles.col_ptr.select(1, -1).sum().item<double>();
+      EXPECT_GT(theirs, 1000) << "too few columns to compare";
+      EXPECT_NEAR(ours, theirs, 0.003 * theirs);
+      AttentionPlan x = got, y = want;
+      x.resume.reset(), y.resume.reset();
+      for (at::Tensor* t : {&x.tiles.tile_ptr, &x.tiles.tile_idx, &x.tiles.col_ptr, &x.tiles.col_idx}) *t = t->cpu();
+      const at::Tensor ours_mask = token_mask(x, n), theirs_mask = token_mask(y, n);
+      EXPECT_LT((ours_mask != theirs_mask).sum().item<double>(), 0.003 * theirs_mask.sum().item<double>());
+    }
+  }
+}
+
+}  // namespace
+}  // namespace prefill
