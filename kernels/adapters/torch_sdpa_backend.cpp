@@ -1,6 +1,7 @@
 // torch-sdpa: LibTorch's scaled_dot_product_attention, dense plans only. The second opinion and the baseline.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/ops/_fused_sdp_choice.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
@@ -9,11 +10,39 @@
 namespace prefill {
 namespace {
 
+/// The host's clock around stages that wait for the device at both ends. This file is built without CUDA, too, and
+/// does without its events; the wait costs microseconds of a dense attention.
+class WaitingClock final : public StageClock {
+ public:
+  explicit WaitingClock(const KernelBackend& backend) : backend_(backend), clock_(make_cpu_clock()) {}
+  void begin(Stage stage, int layer) override {
+    backend_.synchronize();
+    clock_->begin(stage, layer);
+  }
+  void end() override {
+    backend_.synchronize();
+    clock_->end();
+  }
+  std::array<double, kStages> seconds() override { return clock_->seconds(); }
+  void reset() override { clock_->reset(); }
+
+ private:
+  const KernelBackend& backend_;
+  std::unique_ptr<StageClock> clock_;
+};
+
 class TorchSdpaBackend final : public KernelBackend {
  public:
   TorchSdpaBackend(std::string name, at::Device device) : name_(std::move(name)), device_(device) {}
   std::string name() const override { return name_; }
   at::Device device() const override { return device_; }
+  void synchronize() const override {
+    if (device_.is_cuda()) at::detail::getCUDAHooks().deviceSynchronize(device_.index());
+  }
+  std::unique_ptr<StageClock> make_clock() const override {
+    if (device_.is_cuda()) return std::make_unique<WaitingClock>(*this);
+    return make_cpu_clock();
+  }
 
   std::string kernel_name(const Qkv& a, const AttentionPlan&) const override {
     // sdp::SDPBackend: 0 math, 1 flash, 2 efficient, 3 cudnn, 4 overridable

@@ -1,6 +1,6 @@
 // Whole operators on a GPU: every method's plan and attention on one layer of synthetic Q, K, V, by length, beside dense
 // attention by the own kernel and by LibTorch. One JSON line per (method, length); times in ms.
-//   bench_cuda_methods [LONGEST [METHOD]]     LONGEST: tokens, default 131072; METHOD: label to run alone, beside dense
+//   bench_cuda_methods [SHORTEST LONGEST [LABEL]]     tokens, default 4096 131072; LABEL: to run alone, beside dense
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -123,9 +123,9 @@ int main(int argc, char** argv) {
     std::cerr << "skipped: " << s.why << "\n";
     return 0;
   }
-  const int64_t longest = argc > 1 ? std::atoll(argv[1]) : 131072;
-  const std::string only = argc > 2 ? argv[2] : "";
-  for (int64_t n = 4096; n <= longest; n *= 2) {
+  const int64_t shortest = argc > 2 ? std::atoll(argv[1]) : 4096, longest = argc > 2 ? std::atoll(argv[2]) : 131072;
+  const std::string only = argc > 3 ? argv[3] : "";
+  for (int64_t n = shortest; n > 0 && n <= longest; n *= 2) {
     const Qkv a = synthetic(n);
     for (const Entry& e : entries()) {
       if (n > e.longest || (!only.empty() && e.label != only && e.method != "dense")) continue;
