@@ -240,8 +240,7 @@ at::Tensor Decoder::attend_cache(const at::Tensor& q, int64_t l, int64_t n) cons
   const at::Tensor k = cache_.keys(l, n), v = cache_.values(l, n);
   if (policy_.device.is_cpu() || policy_.compute == at::kFloat)
     return at::scaled_dot_product_attention(q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)).squeeze(0);
-  // Two products: the fused kernels of a GPU give one token's heads to a few multiprocessors, and cuDNN's makes a new
-  // plan for every length.
+  // Two products and not scaled_dot_product_attention: cuDNN's kernel would make a new plan for every length.
   const at::Tensor s = at::bmm(q, k.transpose(1, 2), at::kFloat).mul_(1.0 / std::sqrt(double(q.size(2))));
   return at::bmm(s.softmax(-1).to(v.scalar_type()), v);
 }
