@@ -65,7 +65,8 @@ class ExperimentReader {
     else if (e_.name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != std::string::npos || e_.name[0] == '.')
       complain(*at, str("'name' = '", e_.name, "' becomes a folder: use letters, digits, '-', '_' and '.'"));
     if (const Located* at = root.find("backend"); at && e_.backend != "auto" && !backends().find(e_.backend))
-      complain(*at, backends().unknown(e_.backend));
+      complain(*at, e_.backend == "cuda" ? "backend 'cuda' is not in this build; build with the cuda preset"
+                                         : backends().unknown(e_.backend));
     if (const Located* at = root.find("model")) check_model(*at);
     FieldReader m(measure, "measure", e_.file, base_, bad_);
     e_.measure.fields(m);

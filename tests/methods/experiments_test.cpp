@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "core/backend.h"
 #include "core/run/experiment.h"
 
 namespace prefill {
@@ -32,6 +33,8 @@ TEST(ShippedExperiments, ReadWithoutAComplaint) {
   for (const fs::path& file : files) {
     Diagnostics bad;
     const Experiment e = read_experiment(file.string(), bad);
+    if (!backends().find("cuda"))  // a build without CUDA says so, and has nothing else to say
+      std::erase_if(bad, [](const Diagnostic& d) { return d.print().ends_with("build with the cuda preset"); });
     EXPECT_TRUE(bad.empty()) << complaints(bad);
     EXPECT_EQ(e.name, file.stem().string()) << "results should be found under the file's name";
     EXPECT_TRUE(e.pruned.empty()) << file << ": " << e.pruned.front().label << ": " << e.pruned.front().reason;
