@@ -29,7 +29,8 @@ at::Tensor KernelBackend::pool_mean(const at::Tensor& x, int tile) const {
 at::Tensor KernelBackend::tail_probs(const Qkv& a, int64_t tail) const {
   const int64_t n = a.seq_len(), t = std::min(tail, n), group = a.q_heads() / a.kv_heads();
   if (t < 1) throw InputError(str("tail_probs: a tail of ", tail, " queries; at least 1 is needed"));
-  const auto q = (a.q.narrow(1, n - t, t).to(at::kFloat) * a.scale).reshape({a.kv_heads(), group * t, a.head_dim()});
+  const auto q =
+      (a.q.narrow(1, n - t, t).to(at::kFloat) * a.scale).reshape({a.kv_heads(), group * t, a.head_dim()});
   auto logits = at::bmm(q, a.k.to(at::kFloat).transpose(1, 2)).view({a.q_heads(), t, n});
   const auto pos = at::arange(n - t, n, a.q.options().dtype(at::kLong)).unsqueeze(1);
   const auto key = at::arange(n, a.q.options().dtype(at::kLong)).unsqueeze(0);

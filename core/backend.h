@@ -29,8 +29,8 @@ struct Qkv {
 struct AttendResult {
   at::Tensor out;        ///< [Hq,N,D] in q's dtype (any strides, innermost 1)
   at::Tensor lse;        ///< [Hq,N] float32, natural log; undefined unless asked for
-  at::Tensor tile_mean;  ///< [heads that asked, rows, key tiles] float32: sum of probabilities in the tile / valid
-                         ///< queries of the row, so that each row sums to 1; 0 above the diagonal
+  at::Tensor tile_mean;  ///< [heads that asked, rows, key tiles] float32: sum of probabilities in the tile /
+                         ///< valid queries of the row, so that each row sums to 1; 0 above the diagonal
 };
 
 struct AttendOptions {
@@ -70,8 +70,9 @@ class KernelBackend {
   virtual at::Tensor pool_mean(const at::Tensor& x, int tile) const;
   /// Causal softmax rows of the last `tail` queries (tail is cut at N): [Hq,tail,N] float32.
   virtual at::Tensor tail_probs(const Qkv&, int64_t tail) const;
-  /// Column sums and distance sums of tail_probs without keeping the map: {vertical [Hq,N], slash [Hq,N]} where
-  /// vertical[j] = sum over the tail rows of P[i,j] and slash[d] = sum over the tail rows of P[i, pos_i - d].
+  /// Column sums and distance sums of tail_probs without keeping the map: {vertical [Hq,N], slash [Hq,N]}
+  /// where vertical[j] = sum over the tail rows of P[i,j] and slash[d] = sum over the tail rows of P[i, pos_i
+  /// - d].
   virtual std::pair<at::Tensor, at::Tensor> tail_sums(const Qkv&, int64_t tail) const;
 };
 

@@ -1,4 +1,5 @@
-// Where the time of a prompt goes. A closed list of stages, so that a stage means the same in every method's row.
+// Where the time of a prompt goes. A closed list of stages, so that a stage means the same in every method's
+// row.
 #pragma once
 #include <array>
 #include <memory>
@@ -6,8 +7,8 @@
 
 namespace prefill {
 
-/// estimate: cheap scores. select: turning scores into sets. index: building the plan's CSR. attend: the kernel.
-/// observe: what a method learns from the result. Scopes do not nest.
+/// estimate: cheap scores. select: turning scores into sets. index: building the plan's CSR. attend: the
+/// kernel. observe: what a method learns from the result. Scopes do not nest.
 enum class Stage { estimate, select, index, attend, observe };
 constexpr int kStages = 5;
 const char* stage_name(Stage);

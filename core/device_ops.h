@@ -1,43 +1,46 @@
-// Steps of a selection that a device has kernels of its own for. Callers go by ATen, which is right on every device,
-// where a pointer is null; the device's adapter sets the pointers before main.
+// Steps of a selection that a device has kernels of its own for. Callers go by ATen, which is right on every
+// device, where a pointer is null; the device's adapter sets the pointers before main.
 #pragma once
 #include <ATen/core/Tensor.h>
 
 namespace prefill {
 
 struct DeviceOps {
-  /// Columns of the true cells of mask [P,rows,cols] (bool, contiguous), row after row: int32 [P,capacity], row r of
-  /// pattern p from ptr[p][r] on (int32 [P,rows+1]). What lies past the last pointer is undefined. With `values`
-  /// (int32 [P,cols]) it gives values[p][column] in place of the column.
-  at::Tensor (*true_columns)(const at::Tensor& mask, const at::Tensor& ptr, const at::Tensor& values) = nullptr;
+  /// Columns of the true cells of mask [P,rows,cols] (bool, contiguous), row after row: int32 [P,capacity],
+  /// row r of pattern p from ptr[p][r] on (int32 [P,rows+1]). What lies past the last pointer is undefined.
+  /// With `values` (int32 [P,cols]) it gives values[p][column] in place of the column.
+  at::Tensor (*true_columns)(const at::Tensor& mask, const at::Tensor& ptr,
+                             const at::Tensor& values) = nullptr;
 
   struct Energy {
     double scale;
     int64_t q_tile, k_tile;
     bool first_token, per_kv_head, padded_rows;  ///< see EnergyOptions of methods/parts/scores.h
   };
-  /// Tile energies of q [Hq,N,D] against block means kbar [Hkv,cols,D] of q's dtype (16 bits): float32 [heads,rows,cols].
-  /// An undefined tensor where the kernel does not know the case.
+  /// Tile energies of q [Hq,N,D] against block means kbar [Hkv,cols,D] of q's dtype (16 bits): float32
+  /// [heads,rows,cols]. An undefined tensor where the kernel does not know the case.
   at::Tensor (*tile_energy)(const at::Tensor& q, const at::Tensor& kbar, const Energy&) = nullptr;
 
   struct Stripes {
     double scale;
-    int64_t step, init, local;  ///< pooled queries per group; first and last keys, in tokens, that are no candidates
-    int64_t span, groups;       ///< tokens per group; groups whose candidates are judged
+    int64_t step, init,
+        local;  ///< pooled queries per group; first and last keys, in tokens, that are no candidates
+    int64_t span, groups;  ///< tokens per group; groups whose candidates are judged
   };
   /// AnchorAttention's hits: bool [Hq,ceil(N/span),N], whether for key j some pooled query of the group (qbar
-  /// [Hq,blocks,D] float32) has scale * qbar.k >= bar [Hq,blocks]. k [Hkv,N,D] 16 bits. Undefined: unknown case.
+  /// [Hq,blocks,D] float32) has scale * qbar.k >= bar [Hq,blocks]. k [Hkv,N,D] 16 bits. Undefined: unknown
+  /// case.
   at::Tensor (*stripe_hits)(const at::Tensor& qbar, const at::Tensor& bar, const at::Tensor& k,
                             const Stripes&) = nullptr;
 
-  /// The selectors of methods/parts/selectors.h on scores [H,R,C] float32: bool [H,R,C]. candidates and forced (may be
-  /// undefined) broadcast. By mass when `shares` (float64 [1 or H], infinite: all) is defined, else by `counts` (int64,
-  /// broadcasts to [H,R,1]). Undefined: unknown case.
+  /// The selectors of methods/parts/selectors.h on scores [H,R,C] float32: bool [H,R,C]. candidates and
+  /// forced (may be undefined) broadcast. By mass when `shares` (float64 [1 or H], infinite: all) is defined,
+  /// else by `counts` (int64, broadcasts to [H,R,1]). Undefined: unknown case.
   at::Tensor (*select_tiles)(const at::Tensor& scores, const at::Tensor& candidates, const at::Tensor& forced,
                              const at::Tensor& shares, const at::Tensor& counts) = nullptr;
 
-  /// int64 [H]: how many of the largest entries of each row of x [H,N] float32 (not negative) sum to `mass`; at least 1,
-  /// N where all of them do not reach it.
+  /// int64 [H]: how many of the largest entries of each row of x [H,N] float32 (not negative) sum to `mass`;
+  /// at least 1, N where all of them do not reach it.
   at::Tensor (*count_for_mass)(const at::Tensor& x, double mass) = nullptr;
 };
 

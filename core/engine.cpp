@@ -11,7 +11,8 @@ Registry<MethodInfo>& methods() {
   return registry;
 }
 
-std::unique_ptr<Method> make_method(const std::string& name, const nlohmann::json& params, const MethodEnv& env) {
+std::unique_ptr<Method> make_method(const std::string& name, const nlohmann::json& params,
+                                    const MethodEnv& env) {
   const MethodInfo& info = methods().at(name);
   Diagnostics bad;
   const Located given = from_json(params);
@@ -23,14 +24,20 @@ std::unique_ptr<Method> make_method(const std::string& name, const nlohmann::jso
 
 std::string KernelBackend::hardware() const { return machine_facts().cpu; }
 
-AttentionEngine::AttentionEngine(const Method& method, const KernelBackend& backend, StageClock& clock, int64_t seq_len)
-    : method_(method), backend_(backend), clock_(clock), seq_len_(seq_len), state_(method.begin_prompt(seq_len)) {}
+AttentionEngine::AttentionEngine(const Method& method, const KernelBackend& backend, StageClock& clock,
+                                 int64_t seq_len)
+    : method_(method),
+      backend_(backend),
+      clock_(clock),
+      seq_len_(seq_len),
+      state_(method.begin_prompt(seq_len)) {}
 
 at::Tensor AttentionEngine::prefill(int layer, const Qkv& qkv) {
   const LayerContext context{qkv, layer, seq_len_, backend_, clock_};
   const AttentionPlan plan = method_.plan(context, *state_);
   if (check_plans) check(plan, qkv.q_heads(), seq_len_);
-  if (const Support can = backend_.supports(qkv, plan); !can) throw Unsupported(str(backend_.name(), ": ", can.why));
+  if (const Support can = backend_.supports(qkv, plan); !can)
+    throw Unsupported(str(backend_.name(), ": ", can.why));
   AttendResult result;
   {
     StageScope scope(clock_, Stage::attend, layer);
@@ -75,7 +82,10 @@ class CpuClock final : public StageClock {
     stage_ = stage;
     start_ = std::chrono::steady_clock::now();
   }
-  void end() override { total_[size_t(stage_)] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+  void end() override {
+    total_[size_t(stage_)] +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
   std::array<double, kStages> seconds() override { return total_; }
   void reset() override { total_ = {}; }
 

@@ -25,9 +25,9 @@ class AttentionEngine final : public AttentionHook {
   AttentionEngine(const Method&, const KernelBackend&, StageClock&, int64_t seq_len);
   at::Tensor prefill(int layer, const Qkv&) override;
 
-  bool check_plans = false;                ///< run check() on every plan (tests, --check-plans)
-  std::vector<AttentionPlan> footprints;   ///< [layers], for density after the clock has stopped
-  std::set<std::string> kernels;           ///< kernel_name of every layer: a fallback shows here
+  bool check_plans = false;               ///< run check() on every plan (tests, --check-plans)
+  std::vector<AttentionPlan> footprints;  ///< [layers], for density after the clock has stopped
+  std::set<std::string> kernels;          ///< kernel_name of every layer: a fallback shows here
 
   /// Mean over layers and heads; and per layer.
   double mean_density() const;

@@ -1,5 +1,5 @@
-// A sparse prefill method: three calls per layer (plan, attend by the engine, observe), immutable itself, with all
-// that changes during a prompt in a State that the engine owns.
+// A sparse prefill method: three calls per layer (plan, attend by the engine, observe), immutable itself,
+// with all that changes during a prompt in a State that the engine owns.
 #pragma once
 #include <functional>
 #include <memory>
@@ -57,7 +57,9 @@ class MethodOf : public Method {
   virtual nlohmann::json facts(const StateT&) const { return nlohmann::json::object(); }
 
   std::unique_ptr<State> begin_prompt(int64_t) const override { return std::make_unique<StateT>(); }
-  AttentionPlan plan(const LayerContext& c, State& s) const final { return plan_layer(c, static_cast<StateT&>(s)); }
+  AttentionPlan plan(const LayerContext& c, State& s) const final {
+    return plan_layer(c, static_cast<StateT&>(s));
+  }
   void observe(const LayerContext& c, const AttendResult& r, State& s) const final {
     learn(c, r, static_cast<StateT&>(s));
   }
@@ -71,23 +73,26 @@ class MethodOf : public Method {
 /// What a method says of itself at registration.
 struct MethodAbout {
   std::string name = {};
-  int version = 1;           ///< bump when a number may move: it is part of every run's identity
-  std::string doc = {};           ///< one line
-  std::string source = {};        ///< paper and repository the rules come from
-  std::string deviations = {};    ///< every deliberate difference from the source, "" when there is none
-  std::string cost = {};          ///< cost of the estimate, in words and a formula
-  std::string full_budget = {};   ///< JSON params under which the method computes every causal pair; "" when it can not
-  std::string knob = {};          ///< the main parameter, "" when there is none
+  int version = 1;              ///< bump when a number may move: it is part of every run's identity
+  std::string doc = {};         ///< one line
+  std::string source = {};      ///< paper and repository the rules come from
+  std::string deviations = {};  ///< every deliberate difference from the source, "" when there is none
+  std::string cost = {};        ///< cost of the estimate, in words and a formula
+  std::string full_budget =
+      {};  ///< JSON params under which the method computes every causal pair; "" when it can not
+  std::string knob = {};                 ///< the main parameter, "" when there is none
   std::vector<double> knob_values = {};  ///< values along which density must not fall
-  std::string test_params = {};   ///< JSON params that make it sparse on prompts of a few hundred tokens: the
-                                  ///< conformance suite runs these besides the defaults; "" when the defaults do
+  std::string test_params =
+      {};  ///< JSON params that make it sparse on prompts of a few hundred tokens: the
+           ///< conformance suite runs these besides the defaults; "" when the defaults do
 };
 
 struct MethodInfo : MethodAbout {
   std::string file;
   std::vector<FieldInfo> schema;
   std::function<ParamsHandle(const std::vector<const Located*>& layers, const std::string& file,
-                             const std::string& base_folder, Diagnostics&)> read;
+                             const std::string& base_folder, Diagnostics&)>
+      read;
   /// Loads artefacts the params name (throws InputError when they do not fit the model).
   std::function<std::unique_ptr<Method>(const ParamsHandle&, const MethodEnv&)> make;
 };
@@ -118,8 +123,8 @@ struct RegisterMethod {
 };
 
 /// Last line of a method file: PREFILL_METHOD(Dense, {.name = "dense", .doc = "..."})
-#define PREFILL_METHOD(Class, ...) \
-  namespace {                      \
+#define PREFILL_METHOD(Class, ...)                                                                         \
+  namespace {                                                                                              \
   const ::prefill::RegisterMethod<Class> registered_##Class{::prefill::MethodAbout __VA_ARGS__, __FILE__}; \
   }
 

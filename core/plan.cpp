@@ -16,7 +16,9 @@ double diagonal_pairs(int64_t first, int64_t count, int64_t k_tile) {
   const double nearest = double(first - start + 1), farthest = double(first - start + count);
   return (nearest + farthest) * double(count) / 2;
 }
-int64_t diagonal_tiles(int64_t first, int64_t count, int64_t k_tile) { return (first + count - 1) / k_tile - first / k_tile + 1; }
+int64_t diagonal_tiles(int64_t first, int64_t count, int64_t k_tile) {
+  return (first + count - 1) / k_tile - first / k_tile + 1;
+}
 
 double window_pairs(const Window& w, int64_t n) {
   const int64_t reach = std::min(n, w.sink + w.local);
@@ -63,7 +65,8 @@ std::vector<double> density(const AttentionPlan& plan, int64_t n) {
       const int64_t span = int64_t(t.q_tile) * t.col_rows;
       for (int64_t k = 0; k < cols.size(0); ++k)
         for (int64_t g = 0; g + 1 < cols.size(1); ++g)
-          pattern_pairs[size_t(k)] += double(c[k][g + 1] - c[k][g]) * double(std::min<int64_t>(n, (g + 1) * span) - g * span);
+          pattern_pairs[size_t(k)] +=
+              double(c[k][g + 1] - c[k][g]) * double(std::min<int64_t>(n, (g + 1) * span) - g * span);
     }
   }
   std::vector<double> out;
@@ -98,7 +101,8 @@ AttentionPlan footprint(const AttentionPlan& plan) {
 at::Tensor tile_mask(const TileSet& t, int64_t pattern, int64_t n) {
   const int64_t rows = ceil_div(n, t.q_tile), cols = ceil_div(n, t.k_tile);
   at::Tensor mask = at::zeros({rows, cols}, at::kBool);
-  const at::Tensor ptr = t.tile_ptr[pattern].to(at::kCPU).contiguous(), idx = t.tile_idx[pattern].to(at::kCPU).contiguous();
+  const at::Tensor ptr = t.tile_ptr[pattern].to(at::kCPU).contiguous(),
+                   idx = t.tile_idx[pattern].to(at::kCPU).contiguous();
   const int* p = ptr.data_ptr<int>();
   const int* ids = idx.data_ptr<int>();
   bool* out = mask.data_ptr<bool>();
@@ -142,8 +146,10 @@ TileSet tiles_from_mask(const at::Tensor& mask, int q_tile, int k_tile) {
   const at::Tensor flat = mask.view({patterns, cells});
   const at::Tensor rank = flat.to(at::kInt).cumsum(1, at::kLong) - 1;
   const at::Tensor target = at::where(flat, rank, at::full({}, cells, rank.options()));
-  const at::Tensor ids = at::arange(cols, mask.options().dtype(at::kInt)).repeat({rows}).expand({patterns, cells});
-  t.tile_idx = at::zeros({patterns, cells + 1}, mask.options().dtype(at::kInt)).scatter_(1, target, ids.contiguous());
+  const at::Tensor ids =
+      at::arange(cols, mask.options().dtype(at::kInt)).repeat({rows}).expand({patterns, cells});
+  t.tile_idx =
+      at::zeros({patterns, cells + 1}, mask.options().dtype(at::kInt)).scatter_(1, target, ids.contiguous());
   return t;
 }
 
@@ -162,7 +168,8 @@ at::Tensor token_mask(const AttentionPlan& plan, int64_t n) {
       for (int64_t i = 0; i < n; ++i)
         for (int64_t j = 0; j <= i; ++j) m[i * n + j] = cell[i / t.q_tile * cols + j / t.k_tile];
       if (t.col_ptr.defined()) {
-        const at::Tensor ptr = t.col_ptr[route.index].to(at::kCPU).contiguous(), idx = t.col_idx[route.index].to(at::kCPU).contiguous();
+        const at::Tensor ptr = t.col_ptr[route.index].to(at::kCPU).contiguous(),
+                         idx = t.col_idx[route.index].to(at::kCPU).contiguous();
         const int *p = ptr.data_ptr<int>(), *ids = idx.data_ptr<int>();
         for (int64_t i = 0; i < n; ++i) {
           const int64_t g = i / (int64_t(t.q_tile) * t.col_rows);

@@ -23,10 +23,11 @@ struct Window {
 /// P causal patterns over one tile grid, CSR per pattern. Row r serves queries [r*q_tile, (r+1)*q_tile), key
 /// tile t covers keys [t*k_tile, (t+1)*k_tile); both are cut at the sequence's end. Inside a tile the causal
 /// mask applies token by token.
-/// Invariants (see check()): ids of a row ascend and are unique; no tile starts after the row's last query; each
-/// row holds every tile that its own queries' diagonal crosses (unless the plan resumes one that did); columns
-/// ascend, are unique, lie outside the tiles of every row of their group and before the group's first query.
-/// An index tensor may be longer than its last pointer says (capacity), so that a GPU builds it without a sync.
+/// Invariants (see check()): ids of a row ascend and are unique; no tile starts after the row's last query;
+/// each row holds every tile that its own queries' diagonal crosses (unless the plan resumes one that did);
+/// columns ascend, are unique, lie outside the tiles of every row of their group and before the group's first
+/// query. An index tensor may be longer than its last pointer says (capacity), so that a GPU builds it
+/// without a sync.
 struct TileSet {
   int q_tile = 64, k_tile = 64;
   at::Tensor tile_ptr;  ///< int32 [P, rows+1], offsets into tile_idx[p]; rows = ceil(n / q_tile)

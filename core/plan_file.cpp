@@ -90,20 +90,22 @@ at::Tensor pack(const std::vector<HeadLists>& heads, std::vector<std::vector<int
   return idx;
 }
 
-/// Removes columns that lie inside tiles of every row of their group, and returns how many there were. A column
-/// that only some rows of its group cover has no place in a file: Unsupported.
+/// Removes columns that lie inside tiles of every row of their group, and returns how many there were. A
+/// column that only some rows of its group cover has no place in a file: Unsupported.
 int64_t drop_covered_columns(const Grid& grid, std::vector<HeadLists>& heads) {
   int64_t dropped = 0;
   for (size_t h = 0; h < heads.size(); ++h)
     for (size_t g = 0; g < heads[h].columns.size(); ++g) {
-      const size_t first = g * size_t(grid.col_rows), end = std::min(heads[h].tiles.size(), first + size_t(grid.col_rows));
+      const size_t first = g * size_t(grid.col_rows),
+                   end = std::min(heads[h].tiles.size(), first + size_t(grid.col_rows));
       std::erase_if(heads[h].columns[g], [&](int32_t column) {
         size_t covering = 0;
         for (size_t r = first; r < end; ++r)
-          covering += std::binary_search(heads[h].tiles[r].begin(), heads[h].tiles[r].end(), column / grid.k_tile);
+          covering +=
+              std::binary_search(heads[h].tiles[r].begin(), heads[h].tiles[r].end(), column / grid.k_tile);
         if (covering != 0 && covering != end - first)
-          throw Unsupported(str("head ", h, ", column group ", g, ": key ", column, " counts twice for ", covering, " of ",
-                                end - first, " tile rows; a plan file can not hold that"));
+          throw Unsupported(str("head ", h, ", column group ", g, ": key ", column, " counts twice for ",
+                                covering, " of ", end - first, " tile rows; a plan file can not hold that"));
         dropped += covering != 0;
         return covering != 0;
       });
@@ -141,10 +143,13 @@ ExpandedPlan expand_plan(const AttentionPlan& plan, int64_t n) {
   if (covered) add_lists(*covered, grid, n, heads);
   add_lists(plan, grid, n, heads);
 
-  auto leave_out = [&](const std::string& what) { out.left_out += (out.left_out.empty() ? "" : "; ") + what; };
+  auto leave_out = [&](const std::string& what) {
+    out.left_out += (out.left_out.empty() ? "" : "; ") + what;
+  };
   if (plan.resume && plan.resume->overlap_allowed)
     if (const int64_t dropped = drop_covered_columns(grid, heads))
-      leave_out(str("second counts of ", dropped, " columns that lie in tiles of the first pass (over ", heads.size(), " heads)"));
+      leave_out(str("second counts of ", dropped, " columns that lie in tiles of the first pass (over ",
+                    heads.size(), " heads)"));
 
   AttentionPlan& p = out.plan;
   p.tiles.q_tile = grid.q_tile;
@@ -229,7 +234,8 @@ AttentionPlan read_plan_file(const std::string& path, int q_heads, int64_t n) {
   t.q_tile = int(meta_number(file, "block_q"));
   t.k_tile = int(meta_number(file, "block_k"));
   if (file.metadata().count("seq_len") && meta_number(file, "seq_len") != n)
-    throw InputError(str(path, ": the plan is for ", file.meta("seq_len"), " tokens (seq_len), the tensors have ", n));
+    throw InputError(
+        str(path, ": the plan is for ", file.meta("seq_len"), " tokens (seq_len), the tensors have ", n));
   const int64_t rows = ceil_div(n, t.q_tile);
   t.tile_ptr = index_tensor(file, "tile_ptr", q_heads, rows + 1);
   t.tile_idx = index_tensor(file, "tile_idx", q_heads, -1);

@@ -21,7 +21,8 @@ class Registry {
   void add(T entry) {
     auto [it, fresh] = all_.emplace(entry.name, entry);
     if (!fresh)
-      throw std::logic_error(str(what_, " '", entry.name, "' is registered by ", it->second.file, " and by ", entry.file));
+      throw std::logic_error(
+          str(what_, " '", entry.name, "' is registered by ", it->second.file, " and by ", entry.file));
   }
   /// Null when there is no such entry.
   const T* find(const std::string& name) const {

@@ -13,8 +13,8 @@
 
 namespace prefill {
 
-/// One example. `record` has InfiniteBench's fields (id, context, input, answer, options); `prompt` is what the
-/// model reads (before any chat template).
+/// One example. `record` has InfiniteBench's fields (id, context, input, answer, options); `prompt` is what
+/// the model reads (before any chat template).
 struct Sample {
   std::string id;
   std::string prompt;
@@ -24,16 +24,16 @@ struct Sample {
 };
 
 struct Score {
-  double value = 0;      ///< 0..1, higher is better
-  std::string metric;    ///< "exact digits", "rougeLsum", ...
-  std::string error;     ///< the profile would have raised: why; value is 0 then
+  double value = 0;    ///< 0..1, higher is better
+  std::string metric;  ///< "exact digits", "rougeLsum", ...
+  std::string error;   ///< the profile would have raised: why; value is 0 then
 };
 
 /// How a sample is measured.
 enum class Reading {
-  answer,     ///< the model's greedy answer, scored by the task
-  likelihood, ///< teacher forcing: how probable the sample's own tokens are to the model
-  agreement,  ///< teacher forcing: how near every next-token distribution is to that of dense attention
+  answer,      ///< the model's greedy answer, scored by the task
+  likelihood,  ///< teacher forcing: how probable the sample's own tokens are to the model
+  agreement,   ///< teacher forcing: how near every next-token distribution is to that of dense attention
 };
 
 /// What a task is asked for.
@@ -56,22 +56,25 @@ class Task {
   virtual Reading reading() const { return Reading::answer; }
   /// Of an answer; a task that is read otherwise throws InputError.
   virtual Score score(const Sample&, const std::string& prediction) const = 0;
-  /// Where the samples come from (file, its SHA-256, n, ...); null when they are made here from params and seed.
+  /// Where the samples come from (file, its SHA-256, n, ...); null when they are made here from params and
+  /// seed.
   virtual nlohmann::json provenance() const { return nullptr; }
 };
 
 struct TaskInfo {
   std::string name = {}, doc = {}, source = {}, file = {};
   int version = 1;
-  bool generated = false;          ///< `generate` can write it
-  std::vector<FieldInfo> schema = {};   ///< the task's own params
+  bool generated = false;              ///< `generate` can write it
+  std::vector<FieldInfo> schema = {};  ///< the task's own params
   std::function<ParamsHandle(const std::vector<const Located*>& layers, const std::string& file,
-                             const std::string& base_folder, Diagnostics&)> read = {};
+                             const std::string& base_folder, Diagnostics&)>
+      read = {};
   std::function<std::unique_ptr<Task>(const ParamsHandle&, const TaskRequest&)> make = {};
 };
 Registry<TaskInfo>& tasks();
 
-/// Registers a task class T(Params, TaskRequest) with nested type Params. One line per task at the end of its file.
+/// Registers a task class T(Params, TaskRequest) with nested type Params. One line per task at the end of its
+/// file.
 template <class T>
 struct RegisterTask {
   RegisterTask(TaskInfo about, const char* file) {

@@ -1,5 +1,6 @@
-// AnchorAttention: a first pass over sink and local keys gives each query an anchor, the largest logit it has met;
-// then single key columns whose logit comes within theta of the anchor join, for whole groups of query blocks.
+// AnchorAttention: a first pass over sink and local keys gives each query an anchor, the largest logit it has
+// met; then single key columns whose logit comes within theta of the anchor join, for whole groups of query
+// blocks.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -18,19 +19,24 @@ struct AnchorParams {
   std::string tail = "dense", anchor = "mean", query = "mean", granularity = "stripe", semantics = "intended";
   template <class V>
   void fields(V& v) {
-    v("theta", theta, at_least(0), "margin below the anchor, in natural-log units of the scaled logit (difference)");
+    v("theta", theta, at_least(0),
+      "margin below the anchor, in natural-log units of the scaled logit (difference)");
     v("block", block, in(16, 256), "queries that are pooled to one (block_size)");
-    v("step", step, in(1, 64), "query blocks that share one list of columns; a group is block * step queries");
+    v("step", step, in(1, 64),
+      "query blocks that share one list of columns; a group is block * step queries");
     v("init_groups", init_groups, at_least(1), "groups of first keys in the anchor pass");
-    v("local_groups", local_groups, at_least(1), "groups of last keys in the anchor pass, the query's own included");
+    v("local_groups", local_groups, at_least(1),
+      "groups of last keys in the anchor pass, the query's own included");
     v("tail", tail, one_of({"dense", "sparse"}),
       "queries after the last whole group: dense as in the released wrapper, or one more, shorter group");
     v("anchor", anchor, one_of({"mean", "min", "none"}),
       "ablation: a block's anchor from its queries' maxima; none: columns are compared with 0");
     v("query", query, one_of({"mean", "max"}), "ablation: how a block's queries are pooled");
-    v("granularity", granularity, one_of({"stripe", "block"}), "ablation: keep single columns, or blocks with a hit");
+    v("granularity", granularity, one_of({"stripe", "block"}),
+      "ablation: keep single columns, or blocks with a hit");
     v("semantics", semantics, one_of({"intended", "released"}),
-      "released: candidates reach from block to one block before the group, so that first keys count twice and the "
+      "released: candidates reach from block to one block before the group, so that first keys count twice "
+      "and the "
       "block before the group is lost; pooled values in the model's dtype");
   }
   std::string invalid() const {
@@ -99,7 +105,8 @@ class Anchor final : public MethodOf<AnchorParams> {
   }
   at::Tensor block_max(const at::Tensor& x) const {
     const int64_t blocks = (x.size(1) + params.block - 1) / params.block;
-    at::Tensor padded = at::constant_pad_nd(x.to(at::kFloat), {0, 0, 0, blocks * params.block - x.size(1)}, -1e30);
+    at::Tensor padded =
+        at::constant_pad_nd(x.to(at::kFloat), {0, 0, 0, blocks * params.block - x.size(1)}, -1e30);
     return padded.unflatten(1, {blocks, params.block}).amax(2);
   }
   /// Anchors [Hq, blocks, 1] from the row maxima [Hq, N] of the first pass.
@@ -113,14 +120,16 @@ class Anchor final : public MethodOf<AnchorParams> {
   /// Bool [Hq, groups, N]: column j is wanted by some block of the group.
   at::Tensor stripes(const Qkv& x, const at::Tensor& row_max, int64_t groups) const {
     const int64_t n = x.seq_len(), span = group_span(), heads = x.q_heads();
-    // The release compares in log2 units and keeps each value in the model's dtype; the units cancel, rounding stays.
+    // The release compares in log2 units and keeps each value in the model's dtype; the units cancel,
+    // rounding stays.
     const double unit = released() ? 1 / std::log(2.0) : 1;
     const at::ScalarType keep = released() ? x.q.scalar_type() : at::kFloat;
     const at::Tensor qbar = rounded_to(pooled(x.q), keep);
     const at::Tensor bar = rounded_to(anchors(row_max) * unit, keep) - params.theta * unit;
     if (x.q.is_cuda() && cuda_ops().stripe_hits && !released() && params.granularity == "stripe") {
       const at::Tensor hits = cuda_ops().stripe_hits(
-          qbar, bar.squeeze(-1), x.k, {x.scale, params.step, params.init_groups * span, params.local_groups, span, groups});
+          qbar, bar.squeeze(-1), x.k,
+          {x.scale, params.step, params.init_groups * span, params.local_groups, span, groups});
       if (hits.defined()) return hits;
     }
     const at::Tensor k = x.k.to(at::kFloat);
@@ -129,7 +138,8 @@ class Anchor final : public MethodOf<AnchorParams> {
       const int64_t begin = from(g), end = to(g);
       if (begin >= end) continue;
       const int64_t row = g * params.step, rows = std::min<int64_t>(params.step, qbar.size(1) - row);
-      at::Tensor logits = grouped_dot(qbar.narrow(1, row, rows), k.narrow(1, begin, end - begin)).mul_(x.scale * unit);
+      at::Tensor logits =
+          grouped_dot(qbar.narrow(1, row, rows), k.narrow(1, begin, end - begin)).mul_(x.scale * unit);
       at::Tensor hit = (rounded_to(logits, keep) >= bar.narrow(1, row, rows)).any(1);
       if (params.granularity == "block") hit = whole_blocks(hit);
       hits.select(1, g).narrow(1, begin, end - begin).copy_(hit);
@@ -162,13 +172,18 @@ class Anchor final : public MethodOf<AnchorParams> {
 PREFILL_METHOD(
     Anchor,
     {.name = "anchor",
-     .doc = "sink and local keys first, then single key columns whose logit comes within theta of the row's anchor",
-     .source = "AnchorAttention (arXiv 2505.23520), github.com/yuzhouzhang9/Anchor-Attention, ops/anchor_attn_v4.py",
-     .deviations = "Not reproduced under released: the output of all zeros at prompt lengths that are a multiple of the "
-                   "group (its wrapper slices with -0), and rounding of queries times scale before the first pass. "
-                   "Under intended the columns between the initial groups and the local ones are the candidates, each "
-                   "once. Prompts shorter than one group are dense, as released.",
-     .cost = "scores n^2*D/block FLOP per query head (0.4 % of dense at block 128); the first pass is attention, not "
+     .doc = "sink and local keys first, then single key columns whose logit comes within theta of the row's "
+            "anchor",
+     .source = "AnchorAttention (arXiv 2505.23520), github.com/yuzhouzhang9/Anchor-Attention, "
+               "ops/anchor_attn_v4.py",
+     .deviations =
+         "Not reproduced under released: the output of all zeros at prompt lengths that are a multiple of "
+         "the "
+         "group (its wrapper slices with -0), and rounding of queries times scale before the first pass. "
+         "Under intended the columns between the initial groups and the local ones are the candidates, each "
+         "once. Prompts shorter than one group are dense, as released.",
+     .cost = "scores n^2*D/block FLOP per query head (0.4 % of dense at block 128); the first pass is "
+             "attention, not "
              "overhead; its softmax state is written and read once, 2*(4*D + 8)*n bytes per head",
      .full_budget = R"({"theta": 1e9})",
      .knob = "theta",

@@ -1,5 +1,5 @@
-// Block top-k: for each block of queries the k key blocks with the best cheap score. The common ancestor of the
-// block-sparse methods, with Quest's min-max bound or plain mean pooling as the score.
+// Block top-k: for each block of queries the k key blocks with the best cheap score. The common ancestor of
+// the block-sparse methods, with Quest's min-max bound or plain mean pooling as the score.
 #include <ATen/ATen.h>
 
 #include "core/method.h"
@@ -17,14 +17,16 @@ struct BlockTopKParams {
   template <class V>
   void fields(V& v) {
     v("estimator", estimator, one_of({"minmax", "mean"}),
-      "minmax: mean query against the channel-wise extremes of the keys (Quest's bound); mean: against their mean "
+      "minmax: mean query against the channel-wise extremes of the keys (Quest's bound); mean: against their "
+      "mean "
       "(MInference's block_sparse)");
     v("block", block, in(16, 512), "queries and keys per block");
     v("k", k, at_least(1), "key blocks per query block, forced ones included");
     v("sink", sink, at_least(0), "first key blocks that are always kept");
     v("local", local, at_least(1), "last key blocks that are always kept, the diagonal one included");
     v("last", last, at_least(0), "last query blocks that keep everything");
-    v("share_group", share_group, any(), "one selection per key/value head, from the mean score of its query heads");
+    v("share_group", share_group, any(),
+      "one selection per key/value head, from the mean score of its query heads");
   }
   std::string invalid() const { return block % 16 ? "block must be a multiple of 16" : ""; }
 };
@@ -64,10 +66,12 @@ PREFILL_METHOD(
      .doc = "the k key blocks with the best pooled score for each query block",
      .source = "min-max bound of Quest (arXiv 2406.10774, github.com/mit-han-lab/Quest), which is a decoding "
                "method; mean pooling as in block_sparse of MInference (arXiv 2407.02490)",
-     .deviations = "Quest scores one decoding query; a prefill block is represented here by the mean of its queries, "
-                   "for which the bound holds on average only.",
-     .cost = "pooling reads Q and K once; scores 2*(n/block)^2*D*Hq FLOP (twice that for minmax): below 0.1 % of "
-             "dense",
+     .deviations =
+         "Quest scores one decoding query; a prefill block is represented here by the mean of its queries, "
+         "for which the bound holds on average only.",
+     .cost =
+         "pooling reads Q and K once; scores 2*(n/block)^2*D*Hq FLOP (twice that for minmax): below 0.1 % of "
+         "dense",
      .full_budget = R"({"k": 1000000})",
      .knob = "k",
      .knob_values = {1, 2, 4, 16, 1000},

@@ -1,4 +1,5 @@
-// FlashPrefill: raw queries against mean-pooled keys, tile energies, keep what reaches a share of the row's best.
+// FlashPrefill: raw queries against mean-pooled keys, tile energies, keep what reaches a share of the row's
+// best.
 #include <ATen/ATen.h>
 
 #include "core/method.h"
@@ -17,7 +18,8 @@ struct FlashPrefillParams {
   template <class V>
   void fields(V& v) {
     v("alpha", alpha, in(0, 1),
-      "keep blocks whose energy is at least alpha times the row's largest. Published: Llama 0.18 (default here), "
+      "keep blocks whose energy is at least alpha times the row's largest. Published: Llama 0.18 (default "
+      "here), "
       "Qwen2/2.5 0.08, Qwen3-MoE 0.12; the released class defaults to 0.7");
     v("block", block, in(16, 512), "queries and keys per block");
     v("sink", sink, at_least(0), "first key blocks that are always kept (attention_sink)");
@@ -27,9 +29,11 @@ struct FlashPrefillParams {
     v("rule", rule, one_of({"max_ratio", "top_p", "top_k"}), "ablation: how energies become a set");
     v("top_p", top_p, in(0, 1), "rule top_p: share of the row's energy to cover");
     v("top_k", top_k, at_least(1), "rule top_k: blocks per row, forced ones included");
-    v("score", score, one_of({"energy", "row_softmax"}), "ablation: tile energy, or summed softmax of each query");
+    v("score", score, one_of({"energy", "row_softmax"}),
+      "ablation: tile energy, or summed softmax of each query");
     v("sees", sees, one_of({"last_token", "first_token"}),
-      "which queries score a block: those that see its last token (released) or already its first (V2's rule)");
+      "which queries score a block: those that see its last token (released) or already its first (V2's "
+      "rule)");
     v("per_kv_head", per_kv_head, any(), "ablation: one selection per key/value head (V2's rule)");
     v("semantics", semantics, one_of({"intended", "released"}),
       "released: zero-padded queries of a partial last block take part in its energies");
@@ -77,10 +81,13 @@ PREFILL_METHOD(
     FlashPrefill,
     {.name = "flashprefill",
      .doc = "tile energies of raw queries against pooled keys, threshold relative to the row's best",
-     .source = "FlashPrefill (arXiv 2603.06199), github.com/qhfan/FlashPrefill, ops/flashprefill_native_forward.py",
-     .deviations = "The released normalisation of the energies cancels in the comparison with alpha * max and is left "
-                   "out. Rules top_p and top_k, row_softmax and per_kv_head are ablations.",
-     .cost = "2*n*(n/block)*D/2 FLOP per query head, 0.4 % of dense at block 128, plus n^2/(2*block) exponentials "
+     .source =
+         "FlashPrefill (arXiv 2603.06199), github.com/qhfan/FlashPrefill, ops/flashprefill_native_forward.py",
+     .deviations =
+         "The released normalisation of the energies cancels in the comparison with alpha * max and is left "
+         "out. Rules top_p and top_k, row_softmax and per_kv_head are ablations.",
+     .cost = "2*n*(n/block)*D/2 FLOP per query head, 0.4 % of dense at block 128, plus n^2/(2*block) "
+             "exponentials "
              "per head, which dominate on a CPU",
      .full_budget = R"({"alpha": 0})",
      .knob = "alpha",

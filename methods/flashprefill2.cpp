@@ -1,5 +1,5 @@
-// FlashPrefill V2: one selection per key/value head for a packed tile of its query heads, first-token visibility,
-// and a mean correction that stands in for the blocks that were left out.
+// FlashPrefill V2: one selection per key/value head for a packed tile of its query heads, first-token
+// visibility, and a mean correction that stands in for the blocks that were left out.
 #include <ATen/ATen.h>
 
 #include "core/method.h"
@@ -19,20 +19,27 @@ struct FlashPrefill2Params {
   template <class V>
   void fields(V& v) {
     v("alpha", alpha, in(0, 1),
-      "keep blocks whose energy is at least alpha times the row's largest. Published 0.1 for all models (default "
+      "keep blocks whose energy is at least alpha times the row's largest. Published 0.1 for all models "
+      "(default "
       "here); the shipped op defaults to 1.0, which keeps the best block only");
-    v("block", block, in(64, 512), "keys per selection block (k_block_n); published 128, shipped op default 64");
+    v("block", block, in(64, 512),
+      "keys per selection block (k_block_n); published 128, shipped op default 64");
     v("packed_rows", packed_rows, in(16, 512),
       "query rows per tile, counting every query head of a key/value head (k_block_m): the tile serves "
       "packed_rows / group tokens");
     v("sink", sink, at_least(0), "first key blocks that are always kept (attention_sink)");
     v("window", window, at_least(1), "last key blocks that are always kept (window_size)");
-    v("last", last, at_least(0), "last query tiles that keep everything (last_n_blocks; 8 in its SGLang launch)");
-    v("min_sparse_len", min_sparse_len, at_least(0), "prompts up to this length run dense (4096 in its SGLang server)");
-    v("dense_layers", dense_layers, at_least(0), "first layers that run dense (full_attention_layers; 4 in SGLang)");
-    v("mean_correction", mean_correction, any(), "one pooled key and value for each block left out (shipped: off)");
+    v("last", last, at_least(0),
+      "last query tiles that keep everything (last_n_blocks; 8 in its SGLang launch)");
+    v("min_sparse_len", min_sparse_len, at_least(0),
+      "prompts up to this length run dense (4096 in its SGLang server)");
+    v("dense_layers", dense_layers, at_least(0),
+      "first layers that run dense (full_attention_layers; 4 in SGLang)");
+    v("mean_correction", mean_correction, any(),
+      "one pooled key and value for each block left out (shipped: off)");
     v("per_kv_head", per_kv_head, any(), "false: ablation with one selection per query head");
-    v("sees", sees, one_of({"first_token", "last_token"}), "ablation: which queries score a block (v1: last_token)");
+    v("sees", sees, one_of({"first_token", "last_token"}),
+      "ablation: which queries score a block (v1: last_token)");
   }
   std::string invalid() const { return block % 64 ? "block must be a multiple of 64" : ""; }
 };
@@ -82,7 +89,8 @@ class FlashPrefill2 final : public MethodOf<FlashPrefill2Params> {
     at::Tensor block_end = (at::arange(grid.cols(), ids).unsqueeze(0) + 1) * grid.k_tile;
     at::Tensor scored = block_end <= row_end;
     const at::Tensor forced = forced_tiles(grid, {params.sink, params.window, params.last}, device);
-    return select_max_ratio(energy.masked_fill(scored.logical_not(), 0), params.alpha, causal & scored) | forced;
+    return select_max_ratio(energy.masked_fill(scored.logical_not(), 0), params.alpha, causal & scored) |
+           forced;
   }
 };
 
@@ -91,13 +99,17 @@ class FlashPrefill2 final : public MethodOf<FlashPrefill2Params> {
 PREFILL_METHOD(
     FlashPrefill2,
     {.name = "flashprefill2",
-     .doc = "FlashPrefill V2: selection per key/value head on packed tiles, mean correction of what is left out",
+     .doc =
+         "FlashPrefill V2: selection per key/value head on packed tiles, mean correction of what is left out",
      .source = "FlashPrefill V2 (arXiv 2608.19758), github.com/qhfan/FlashPrefillv2, "
                "flashprefill_ops/flash_block_sparse_index_triton.py",
-     .deviations = "A tile serves the largest power of two of tokens that fits packed_rows / group (at least 16), where "
-                   "the release cuts tiles in the middle of a token's heads if the group does not divide 128: group 3 "
-                   "gets 32 tokens (96 rows). Paged caches and FP8 are outside this project.",
-     .cost = "2*n*(n/block)*D/2 FLOP per query head (0.4 % of dense at block 128) and as many exponentials as v1; the "
+     .deviations =
+         "A tile serves the largest power of two of tokens that fits packed_rows / group (at least 16), "
+         "where "
+         "the release cuts tiles in the middle of a token's heads if the group does not divide 128: group 3 "
+         "gets 32 tokens (96 rows). Paged caches and FP8 are outside this project.",
+     .cost = "2*n*(n/block)*D/2 FLOP per query head (0.4 % of dense at block 128) and as many exponentials "
+             "as v1; the "
              "correction adds 4*n*(n/block)*D/2 FLOP per head at most to attention",
      .full_budget = R"({"alpha": 0})",
      .knob = "alpha",

@@ -69,7 +69,8 @@ class MInference final : public MethodOf<MInferenceParams> {
       if (head.kind == HeadPattern::stream)
         plan.heads[size_t(h)] = window_route(plan, {head.first, head.second, 0});
     }
-    // Lists that a GPU makes never leave it. The released index conversion and block-sparse heads go by the host.
+    // Lists that a GPU makes never leave it. The released index conversion and block-sparse heads go by the
+    // host.
     if (!lines.empty() && blocks.empty() && !released() && !c.qkv.q.is_cpu()) {
       add_vertical_slash_on_device(c, layer, lines, plan);
       return plan;
@@ -143,7 +144,8 @@ class MInference final : public MethodOf<MInferenceParams> {
       slash = best(slash, params.forced_distances, distances);
     }
     StageScope stage(c.clock, Stage::index, c.layer);
-    plan.tiles = cover_vertical_slash(vertical, slash, *std::max_element(columns.begin(), columns.end()), kTile);
+    plan.tiles =
+        cover_vertical_slash(vertical, slash, *std::max_element(columns.begin(), columns.end()), kTile);
   }
 
   void add_vertical_slash(const LayerContext& c, const std::vector<HeadPattern>& layer,

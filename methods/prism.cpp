@@ -1,5 +1,5 @@
-// Prism: mean pooling blurs the fast-turning half of a rotary embedding away, so fast and slow dimensions are scored
-// apart, each brought back to full scale, and each picks its own blocks.
+// Prism: mean pooling blurs the fast-turning half of a rotary embedding away, so fast and slow dimensions are
+// scored apart, each brought back to full scale, and each picks its own blocks.
 #include <ATen/ATen.h>
 
 #include <cmath>
@@ -19,21 +19,30 @@ struct PrismParams {
               semantics = "intended";
   template <class V>
   void fields(V& v) {
-    v("p", p, in(0, 1), "share of its own mass that each band covers. Published 0.95 (Llama-3.1-8B), 0.93 (Qwen3)");
+    v("p", p, in(0, 1),
+      "share of its own mass that each band covers. Published 0.95 (Llama-3.1-8B), 0.93 (Qwen3)");
     v("p_high", p_high, in(-1, 1), "the same for the high-frequency band alone; negative: p");
     v("p_low", p_low, in(-1, 1), "the same for the low-frequency band alone; negative: p");
     v("block", block, in(16, 512), "queries and keys per block");
-    v("d_high", d_high, in(0, 512), "dimensions of the high band, even; 0: head_dim / 2 (64 of 128 as published)");
-    v("d_low", d_low, in(0, 512), "dimensions of the low band, even; 0: 3/4 of head_dim (96 of 128 as published)");
+    v("d_high", d_high, in(0, 512),
+      "dimensions of the high band, even; 0: head_dim / 2 (64 of 128 as published)");
+    v("d_low", d_low, in(0, 512),
+      "dimensions of the low band, even; 0: 3/4 of head_dim (96 of 128 as published)");
     v("calibrate", calibrate, any(), "scale each band's logits to the energy of the whole");
     v("temp_high", temp_high, in(1e-3, 1e3), "temperature of the high band when calibrate is off");
     v("temp_low", temp_low, in(1e-3, 1e3), "temperature of the low band when calibrate is off");
-    v("force_sink", force_sink, any(), "the first key block is kept, outside the budget (the diagonal one always is)");
-    v("bands", bands, one_of({"both", "high", "low", "full"}), "ablation: which bands vote; full: one band of all dims");
-    v("combine", combine, one_of({"union", "mean"}), "ablation: union of the bands' sets, or one set of the mean mass");
-    v("energy", energy, one_of({"head", "row"}), "ablation: query energy per head (released) or per query block");
-    v("pool_tail", pool_tail, one_of({"padded", "count"}), "a partial last block's sum is divided by block or by count");
-    v("path", path, one_of({"fused", "torch"}), "released only: the fused kernels' tie bias, or the torch fallback");
+    v("force_sink", force_sink, any(),
+      "the first key block is kept, outside the budget (the diagonal one always is)");
+    v("bands", bands, one_of({"both", "high", "low", "full"}),
+      "ablation: which bands vote; full: one band of all dims");
+    v("combine", combine, one_of({"union", "mean"}),
+      "ablation: union of the bands' sets, or one set of the mean mass");
+    v("energy", energy, one_of({"head", "row"}),
+      "ablation: query energy per head (released) or per query block");
+    v("pool_tail", pool_tail, one_of({"padded", "count"}),
+      "a partial last block's sum is divided by block or by count");
+    v("path", path, one_of({"fused", "torch"}),
+      "released only: the fused kernels' tie bias, or the torch fallback");
     v("semantics", semantics, one_of({"intended", "released"}),
       "released: pooling, energies and temperatures in the model's dtype; intended: float32");
   }
@@ -58,7 +67,8 @@ class Prism final : public MethodOf<PrismParams> {
     }
     {
       StageScope stage(c.clock, Stage::select, c.layer);
-      if (params.combine == "mean" && bands.size() == 2) bands = {{(bands[0].mass + bands[1].mass) / 2, params.p}};
+      if (params.combine == "mean" && bands.size() == 2)
+        bands = {{(bands[0].mass + bands[1].mass) / 2, params.p}};
       for (const Mass& b : bands) {
         at::Tensor picked = biased() ? with_tie_bias(b, causal) : select_top_p(b.mass, {b.target}, causal);
         mask = mask.defined() ? mask | picked : picked;
@@ -87,12 +97,14 @@ class Prism final : public MethodOf<PrismParams> {
     const int64_t dim = x.head_dim(), half = dim / 2;
     const int64_t high = (params.d_high ? params.d_high : dim / 2) / 2;
     const int64_t low = (params.d_low ? params.d_low : (3 * dim / 4 + 8) / 16 * 16) / 2;
-    if (high > half || low > half) throw Unsupported(str("prism: d_high and d_low may not exceed head_dim ", dim));
+    if (high > half || low > half)
+      throw Unsupported(str("prism: d_high and d_low may not exceed head_dim ", dim));
     const TailMean tail = params.pool_tail == "padded" ? TailMean::over_block : TailMean::over_count;
     const at::ScalarType dtype = released() ? x.q.scalar_type() : at::kFloat;
     const at::Tensor q = block_means(x.q, params.block, tail).to(dtype);
     const at::Tensor k = block_means(x.k, params.block, tail).to(dtype);
-    const double p_high = params.p_high < 0 ? params.p : params.p_high, p_low = params.p_low < 0 ? params.p : params.p_low;
+    const double p_high = params.p_high < 0 ? params.p : params.p_high,
+                 p_low = params.p_low < 0 ? params.p : params.p_low;
     std::vector<Mass> out;
     if (params.bands == "full") out.push_back({band(x, q, k, 0, half, 1, causal), params.p});
     if (params.bands == "both" || params.bands == "high")
@@ -107,8 +119,8 @@ class Prism final : public MethodOf<PrismParams> {
     return per_row ? x.pow(2).mean({-1}, true).sqrt() : x.pow(2).mean({-2, -1}, true).sqrt();
   }
 
-  at::Tensor band(const Qkv& x, const at::Tensor& q, const at::Tensor& k, int64_t from, int64_t to, double temp,
-                  const at::Tensor& causal) const {
+  at::Tensor band(const Qkv& x, const at::Tensor& q, const at::Tensor& k, int64_t from, int64_t to,
+                  double temp, const at::Tensor& causal) const {
     const int64_t dim = x.head_dim(), size = 2 * (to - from), group = x.q_heads() / x.kv_heads();
     const at::Tensor qz = pairs(q, from, to), kz = pairs(k, from, to);
     at::Tensor divisor = at::full({1, 1, 1}, std::sqrt(double(size)) * temp, q.options());
@@ -144,11 +156,15 @@ class Prism final : public MethodOf<PrismParams> {
 PREFILL_METHOD(
     Prism,
     {.name = "prism",
-     .doc = "pooled scores of fast and slow rotary dimensions apart, each calibrated, union of both top-p sets",
+     .doc =
+         "pooled scores of fast and slow rotary dimensions apart, each calibrated, union of both top-p sets",
      .source = "Prism (arXiv 2602.08426), github.com/xinghaow99/prism, prism/prism.py and prism/kernels",
-     .deviations = "A target of 1 keeps every causal block. For head dims other than 128 the bands scale as 1/2 and 3/4 "
-                   "of the dimensions. Half-split rotary layout only. bands, combine and energy are ablations.",
-     .cost = "pooling reads Q and K once, which is the whole cost; scores (n/block)^2*(d_high + d_low) FLOP per head, "
+     .deviations =
+         "A target of 1 keeps every causal block. For head dims other than 128 the bands scale as 1/2 and "
+         "3/4 "
+         "of the dimensions. Half-split rotary layout only. bands, combine and energy are ablations.",
+     .cost = "pooling reads Q and K once, which is the whole cost; scores (n/block)^2*(d_high + d_low) FLOP "
+             "per head, "
              "below 0.02 % of dense",
      .full_budget = R"({"p": 1.0})",
      .knob = "p",

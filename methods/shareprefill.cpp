@@ -62,8 +62,8 @@ struct SharePrefillParams {
 struct Pivot {
   at::Tensor vertical, slash;          ///< [nb] its stripes' attention
   at::Tensor vertical_set, slash_set;  ///< bool [nb] its own stripes
-  at::Tensor pattern;      ///< bool [nb,nb]; undefined until its layer has been attended
-  double stripe_mass = 0;  ///< share of its attention that its own stripes hold
+  at::Tensor pattern;                  ///< bool [nb,nb]; undefined until its layer has been attended
+  double stripe_mass = 0;              ///< share of its attention that its own stripes hold
 };
 
 struct SharePrefillState : Method::State {

@@ -31,8 +31,9 @@ PREFILL_METHOD(
     TriShape,
     {.name = "trishape",
      .doc = "A-shape plus a dense band of the prompt's last queries, token exact",
-     .source = "tri_shape in MInference (github.com/microsoft/MInference), from SCBench (arXiv 2412.10319); its "
-               "patch's sizes are the defaults here",
+     .source =
+         "tri_shape in MInference (github.com/microsoft/MInference), from SCBench (arXiv 2412.10319); its "
+         "patch's sizes are the defaults here",
      .cost = "no estimate; attention about 4*Hq*D*n*(sink + local) + 4*Hq*D*last*n FLOP",
      .full_budget = R"({"local": 1000000000})",
      .knob = "local",

@@ -19,12 +19,14 @@ struct UniSparseParams {
   void fields(V& v) {
     v("p", p, in(0, 1), "select top_p: share of a row's mass to cover, forced blocks first");
     v("k", k, at_least(1), "select top_k: key blocks per row, forced ones included");
-    v("select", select, one_of({"top_p", "top_k"}), "how masses become a set (the paper's 'top-P' leaves it open)");
+    v("select", select, one_of({"top_p", "top_k"}),
+      "how masses become a set (the paper's 'top-P' leaves it open)");
     v("block", block, in(16, 512), "queries and keys per block");
     v("c_q", c_q, in(1, 512), "queries per composite query; divides block");
     v("c_k", c_k, in(1, 512), "keys per composite key; divides block");
     v("c_h", c_h, in(1, 128), "query heads per composite head; divides or is a multiple of the group size");
-    v("aggregate", aggregate, one_of({"sum", "max", "mean_logit"}), "composite probabilities (or logits) to a block score");
+    v("aggregate", aggregate, one_of({"sum", "max", "mean_logit"}),
+      "composite probabilities (or logits) to a block score");
     v("sink", sink, at_least(0), "first key blocks that are always kept");
     v("local", local, at_least(1), "last key blocks that are always kept, the diagonal one included");
   }
@@ -67,24 +69,31 @@ class UniSparse final : public MethodOf<UniSparseParams> {
   at::Tensor block_scores(const Qkv& x, const TileGrid& grid) const {
     const int64_t group = x.q_heads() / x.kv_heads(), n = x.seq_len();
     if (x.q_heads() % params.c_h || (group % params.c_h && params.c_h % group))
-      throw Unsupported(str("unisparse: c_h ", params.c_h, " must divide ", x.q_heads(), " query heads and divide or be a "
-                            "multiple of the ", group, " that share a key head"));
-    const int64_t heads = x.q_heads() / params.c_h, per_q = params.block / params.c_q, per_k = params.block / params.c_k;
+      throw Unsupported(str("unisparse: c_h ", params.c_h, " must divide ", x.q_heads(),
+                            " query heads and divide or be a "
+                            "multiple of the ",
+                            group, " that share a key head"));
+    const int64_t heads = x.q_heads() / params.c_h, per_q = params.block / params.c_q,
+                  per_k = params.block / params.c_k;
     // Composite tokens are kept in the model's dtype.
     at::Tensor q = head_means(rounded_to(block_means(x.q, params.c_q), x.q.scalar_type()), params.c_h);
-    at::Tensor k = head_means(rounded_to(block_means(x.k, params.c_k), x.k.scalar_type()), std::max<int64_t>(1, params.c_h / group));
+    at::Tensor k = head_means(rounded_to(block_means(x.k, params.c_k), x.k.scalar_type()),
+                              std::max<int64_t>(1, params.c_h / group));
     const int64_t real_q = q.size(1);
     q = at::constant_pad_nd(q, {0, 0, 0, grid.rows() * per_q - real_q});
     k = at::constant_pad_nd(k, {0, 0, 0, grid.cols() * per_k - k.size(1)});
     const auto ids = q.options().dtype(at::kLong);
     at::Tensor out = at::zeros({heads, grid.rows(), grid.cols()}, q.options());
     in_bands(q.device(), q.size(1), heads, k.size(1), per_q, [&](int64_t first, int64_t count) {
-      const int64_t rows = count / per_q, cols = std::min(grid.cols(), (first + count) / per_q), keys = cols * per_k;
-      at::Tensor i = at::arange(first, first + count, ids).unsqueeze(1), j = at::arange(keys, ids).unsqueeze(0);
-      // A composite key is seen by a composite query whose last token is no earlier than its own last token; a query
-      // that sees none (c_k > c_q) sees the one that holds its last token.
+      const int64_t rows = count / per_q, cols = std::min(grid.cols(), (first + count) / per_q),
+                    keys = cols * per_k;
+      at::Tensor i = at::arange(first, first + count, ids).unsqueeze(1),
+                 j = at::arange(keys, ids).unsqueeze(0);
+      // A composite key is seen by a composite query whose last token is no earlier than its own last token;
+      // a query that sees none (c_k > c_q) sees the one that holds its last token.
       at::Tensor end = ((i + 1) * params.c_q).clamp_max(n);
-      at::Tensor sees = (((j + 1) * params.c_k).clamp_max(n) <= end) | (j == (end - 1).div(params.c_k, "floor"));
+      at::Tensor sees =
+          (((j + 1) * params.c_k).clamp_max(n) <= end) | (j == (end - 1).div(params.c_k, "floor"));
       sees = sees & (i < real_q) & (j * params.c_k < n);
       at::Tensor logits = grouped_dot(q.narrow(1, first, count), k.narrow(1, 0, keys)).mul_(x.scale);
       const bool raw = params.aggregate == "mean_logit";
@@ -104,12 +113,16 @@ PREFILL_METHOD(
     UniSparse,
     {.name = "unisparse",
      .doc = "UniSparse-style: attention among averaged tokens and heads, summed to blocks",
-     .source = "UniSparse (arXiv 2512.14082). No code is public; only the pooling formulas and the two-stage outline "
+     .source = "UniSparse (arXiv 2512.14082). No code is public; only the pooling formulas and the two-stage "
+               "outline "
                "were found",
-     .deviations = "Everything but the pooling is a choice of this project: softmax before aggregation, sums, visibility "
-                   "of composite keys, forced blocks, top-p with the crossing block, all default sizes. Not the "
-                   "authors' method in detail.",
-     .cost = "n^2*D/(c_q*c_k*c_h) FLOP per query head (0.2 % of dense at 16, 16, 1) and n^2/(2*c_q*c_k) exponentials; "
+     .deviations =
+         "Everything but the pooling is a choice of this project: softmax before aggregation, sums, "
+         "visibility "
+         "of composite keys, forced blocks, top-p with the crossing block, all default sizes. Not the "
+         "authors' method in detail.",
+     .cost = "n^2*D/(c_q*c_k*c_h) FLOP per query head (0.2 % of dense at 16, 16, 1) and n^2/(2*c_q*c_k) "
+             "exponentials; "
              "pooling reads Q and K once",
      .full_budget = R"({"p": 1.0})",
      .knob = "p",

@@ -22,15 +22,19 @@ struct XAttentionParams {
   bool force_sink = true, force_recent = true;
   template <class V>
   void fields(V& v) {
-    v("stride", stride, in(1, 128), "tokens per group; the estimate costs 1/stride of QK. Published 8 and 16 (also 4, 64)");
-    v("threshold", threshold, in(0, 1), "share of a row's estimated mass to cover (0.9 in its estimator, 0.8 in its prefill)");
+    v("stride", stride, in(1, 128),
+      "tokens per group; the estimate costs 1/stride of QK. Published 8 and 16 (also 4, 64)");
+    v("threshold", threshold, in(0, 1),
+      "share of a row's estimated mass to cover (0.9 in its estimator, 0.8 in its prefill)");
     v("thresholds", thresholds, any(),
-      "one threshold per layer and head instead: what `calibrate xattention` wrote, the released llama_threshold.py "
+      "one threshold per layer and head instead: what `calibrate xattention` wrote, the released "
+      "llama_threshold.py "
       "(the list for this stride), or a JSON list of lists");
     v("norm", norm, in(1e-3, 1e3), "extra divisor of the logits");
     v("block", block, in(16, 512), "queries and keys per block; 128 in the release");
     v("mode", mode, one_of({"antidiagonal", "diagonal", "random", "double", "triple"}),
-      "ablation: which products of a stride x stride square are summed (select_mode: inverse, slash, random, ...)");
+      "ablation: which products of a stride x stride square are summed (select_mode: inverse, slash, random, "
+      "...)");
     v("rule", rule, one_of({"threshold", "top_k", "ratio"}), "ablation: how masses become a set");
     v("top_k", top_k, at_least(1), "rule top_k: key blocks per row, forced ones included");
     v("ratio", ratio, in(0, 1), "rule ratio: share of each row's causal blocks to keep");
@@ -38,11 +42,13 @@ struct XAttentionParams {
     v("force_recent", force_recent, any(), "the diagonal block's mass counts first (it is kept in any case)");
     v("seed", seed, at_least(0), "mode random: the permutation");
     v("semantics", semantics, one_of({"intended", "released"}),
-      "released: in the first chunk the sink block competes like any other and the running sum lags one block; masses "
+      "released: in the first chunk the sink block competes like any other and the running sum lags one "
+      "block; masses "
       "in the model's dtype");
     v("path", path, one_of({"fused", "torch"}),
       "released only: the fused path (A100, H100), or the fallback of every other GPU with its padding bug");
-    v("chunk", chunk, at_least(0), "released only: queries scored at once; 0: its rule, 2048 at 128K to all at 16K");
+    v("chunk", chunk, at_least(0),
+      "released only: queries scored at once; 0: its rule, 2048 at 128K to all at 16K");
   }
   std::string invalid() const {
     if (block % stride) return "block must be a multiple of stride";
@@ -93,7 +99,8 @@ class XAttention final : public MethodOf<XAttentionParams> {
   }
 
   AntidiagonalOptions scoring(const LayerContext& c) const {
-    AntidiagonalOptions o{.stride = params.stride, .mode = params.mode, .norm = params.norm, .seed = uint64_t(params.seed)};
+    AntidiagonalOptions o{
+        .stride = params.stride, .mode = params.mode, .norm = params.norm, .seed = uint64_t(params.seed)};
     if (!released()) return o;
     o.keep = c.qkv.q.scalar_type();
     if (params.path == "torch") {
@@ -106,7 +113,8 @@ class XAttention final : public MethodOf<XAttentionParams> {
 
   at::Tensor selection(const at::Tensor& mass, const TileGrid& grid, const std::vector<double>& p) const {
     const at::Tensor causal = causal_tiles(grid, mass.device());
-    const at::Tensor forced = forced_tiles(grid, {params.force_sink ? 1 : 0, params.force_recent ? 1 : 0, 0}, mass.device());
+    const at::Tensor forced =
+        forced_tiles(grid, {params.force_sink ? 1 : 0, params.force_recent ? 1 : 0, 0}, mass.device());
     if (params.rule == "top_k") return select_top_k(mass, params.top_k, causal, forced);
     if (params.rule == "ratio") {
       at::Tensor budget = causal.sum(-1, /*keepdim=*/true).mul(params.ratio).ceil().to(at::kLong);
@@ -115,7 +123,8 @@ class XAttention final : public MethodOf<XAttentionParams> {
     return select_top_p(mass, p, causal, forced);
   }
 
-  at::Tensor released_selection(const at::Tensor& mass, const TileGrid& grid, const std::vector<double>& p) const {
+  at::Tensor released_selection(const at::Tensor& mass, const TileGrid& grid,
+                                const std::vector<double>& p) const {
     const at::Tensor causal = causal_tiles(grid, mass.device());
     const at::Tensor diagonal = forced_tiles(grid, {0, 1, 0}, mass.device());
     const at::Tensor both = forced_tiles(grid, {1, 1, 0}, mass.device());
@@ -140,12 +149,15 @@ PREFILL_METHOD(
     XAttention,
     {.name = "xattention",
      .doc = "blocks by antidiagonal sums of strided tokens and a cumulative threshold",
-     .source = "XAttention (arXiv 2503.16428), github.com/mit-han-lab/x-attention, xattn/src/Xattention.py, utils.py",
-     .deviations = "keep_sink and keep_recent of the release change nothing after its causal mask and are not "
-                   "parameters; kdb (query subsampling of its torch path) is left out; a threshold of 1 keeps every "
-                   "block under intended. Rules top_k and ratio and the two force switches are ablations.",
+     .source = "XAttention (arXiv 2503.16428), github.com/mit-han-lab/x-attention, xattn/src/Xattention.py, "
+               "utils.py",
+     .deviations =
+         "keep_sink and keep_recent of the release change nothing after its causal mask and are not "
+         "parameters; kdb (query subsampling of its torch path) is left out; a threshold of 1 keeps every "
+         "block under intended. Rules top_k and ratio and the two force switches are ablations.",
      .cost = "n^2*D/stride FLOP per query head, 1/(2*stride) of dense: 6.3 % at stride 8, 3.1 % at 16, plus "
-             "(n/stride)^2/2 exponentials; the lower triangle is computed in bands, short prompts in one band that "
+             "(n/stride)^2/2 exponentials; the lower triangle is computed in bands, short prompts in one "
+             "band that "
              "costs twice that",
      .full_budget = R"({"threshold": 1.0})",
      .knob = "threshold",

@@ -13,7 +13,8 @@
 namespace prefill {
 namespace {
 
-constexpr int frequencies = 16;  // 32 dimensions tell positions apart; the others carry codes of columns and blocks
+constexpr int frequencies =
+    16;  // 32 dimensions tell positions apart; the others carry codes of columns and blocks
 
 double normal(Rng& rng) {  // Box-Muller
   const double u = 1 - rng.uniform();
@@ -34,8 +35,8 @@ struct Builder {
     for (int f = 0; f < frequencies; ++f) omega.push_back(0.2 + 2.7 * rng.uniform());
   }
 
-  // A random direction in the code dimensions, of length `amplitude`, at right angles to the earlier ones as long as
-  // there are dimensions left, so that what is planted for one head does not attract another.
+  // A random direction in the code dimensions, of length `amplitude`, at right angles to the earlier ones as
+  // long as there are dimensions left, so that what is planted for one head does not attract another.
   std::vector<float> code() {
     std::vector<double> c(size_t(spec.head_dim - 2 * frequencies));
     for (double& x : c) x = normal(rng);
@@ -83,7 +84,9 @@ struct Builder {
     out.qkv.v = noise(spec.kv_heads, 1);
     out.oracle = at::zeros({spec.q_heads, rows, rows}, at::kBool);
     auto query = [&](int h, int64_t i) { return q.data_ptr<float>() + (h * n + i) * d; };
-    auto key = [&](int h, int64_t j) { return k.data_ptr<float>() + (h / (spec.q_heads / spec.kv_heads) * n + j) * d; };
+    auto key = [&](int h, int64_t j) {
+      return k.data_ptr<float>() + (h / (spec.q_heads / spec.kv_heads) * n + j) * d;
+    };
     auto oracle = [&](int h, int64_t i, int64_t j) -> bool& {
       return out.oracle.data_ptr<bool>()[(h * rows + i / spec.tile) * rows + j / spec.tile];
     };
@@ -125,7 +128,8 @@ struct Builder {
         head.tiles.assign(tiles.begin(), tiles.end());
         for (auto [row, column] : head.tiles) {
           const std::vector<float> c = code();
-          for (int64_t i = row * spec.tile; i < std::min(n, (row + 1) * spec.tile); ++i) add_code(query(h, i), c);
+          for (int64_t i = row * spec.tile; i < std::min(n, (row + 1) * spec.tile); ++i)
+            add_code(query(h, i), c);
           for (int64_t j = column * spec.tile; j < (column + 1) * spec.tile; ++j) add_code(key(h, j), c);
           oracle(h, row * spec.tile, column * spec.tile) = true;
         }
@@ -143,8 +147,10 @@ struct Builder {
 Planted planted(const PlantedSpec& s) {
   if (s.head_dim < 48) throw InputError(str("planted: head_dim must be at least 48, not ", s.head_dim));
   if (s.kv_heads < 1 || s.q_heads < 1 || s.q_heads % s.kv_heads)
-    throw InputError(str("planted: q_heads (", s.q_heads, ") must be a multiple of kv_heads (", s.kv_heads, ")"));
-  if (s.tile < 1 || s.tokens < 4 * int64_t(s.tile)) throw InputError(str("planted: at least four tiles of ", s.tile, " tokens, not ", s.tokens, " tokens"));
+    throw InputError(
+        str("planted: q_heads (", s.q_heads, ") must be a multiple of kv_heads (", s.kv_heads, ")"));
+  if (s.tile < 1 || s.tokens < 4 * int64_t(s.tile))
+    throw InputError(str("planted: at least four tiles of ", s.tile, " tokens, not ", s.tokens, " tokens"));
   Builder b(s);
   b.build();
   return std::move(b.out);

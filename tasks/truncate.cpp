@@ -2,7 +2,8 @@
 
 namespace prefill {
 
-Truncated truncate_middle(const std::string& text, int64_t limit, const Tokenizer& tokenizer, bool tail_ceil) {
+Truncated truncate_middle(const std::string& text, int64_t limit, const Tokenizer& tokenizer,
+                          bool tail_ceil) {
   const std::vector<int32_t> ids = tokenizer.encode(text);
   Truncated out{text, int64_t(ids.size()), int64_t(ids.size()), false};
   if (out.tokens <= limit) return out;

@@ -5,14 +5,16 @@
 namespace prefill {
 
 const BuildInfo& build_info() {
-  static const BuildInfo info{PREFILL_VERSION, PREFILL_GIT_SHA, PREFILL_COMPILER, PREFILL_BUILD_TYPE, PREFILL_LIBTORCH,
-                              PREFILL_SOURCE_TREE, PREFILL_GIT_DIRTY, std::string(PREFILL_BUILT_WITH_CUDA) == "ON"};
+  static const BuildInfo info{
+      PREFILL_VERSION,  PREFILL_GIT_SHA,     PREFILL_COMPILER,  PREFILL_BUILD_TYPE,
+      PREFILL_LIBTORCH, PREFILL_SOURCE_TREE, PREFILL_GIT_DIRTY, std::string(PREFILL_BUILT_WITH_CUDA) == "ON"};
   return info;
 }
 
 std::string BuildInfo::summary() const {
-  return "prefillbench " + version + " (" + git_sha.substr(0, 12) + (dirty ? ", changed" : "") + ", " + compiler + ", " + build_type +
-         ", LibTorch " + libtorch + (cuda ? ", CUDA kernels" : ", no CUDA kernels") + ")";
+  return "prefillbench " + version + " (" + git_sha.substr(0, 12) + (dirty ? ", changed" : "") + ", " +
+         compiler + ", " + build_type + ", LibTorch " + libtorch +
+         (cuda ? ", CUDA kernels" : ", no CUDA kernels") + ")";
 }
 
 }  // namespace prefill

@@ -6,7 +6,9 @@
 
 namespace prefill {
 namespace {
-std::string bound_text(double v) { return v == std::floor(v) && std::abs(v) < 1e15 ? str(int64_t(v)) : number_text(v); }
+std::string bound_text(double v) {
+  return v == std::floor(v) && std::abs(v) < 1e15 ? str(int64_t(v)) : number_text(v);
+}
 std::string range_text(const Rule& rule) {
   const bool lo = std::isfinite(rule.lo), hi = std::isfinite(rule.hi);
   if (lo && hi) return str("in [", bound_text(rule.lo), ", ", bound_text(rule.hi), "]");
@@ -27,22 +29,27 @@ bool as_number(std::string_view t, T& v) {
 bool as_integer(const std::string& t, int64_t& v) {
   if (as_number(t, v)) return true;
   // 1e3, 4K, 128K: lengths in tokens are usually said that way (K = 1024)
-  if (t.size() > 1 && (t.back() == 'K' || t.back() == 'k') && as_number(std::string_view(t).substr(0, t.size() - 1), v))
+  if (t.size() > 1 && (t.back() == 'K' || t.back() == 'k') &&
+      as_number(std::string_view(t).substr(0, t.size() - 1), v))
     return v *= 1024, true;
   double d = 0;
-  if (t.find_first_of("eE") != std::string::npos && as_number(t, d) && d == std::floor(d) && std::abs(d) < 9e15)
+  if (t.find_first_of("eE") != std::string::npos && as_number(t, d) && d == std::floor(d) &&
+      std::abs(d) < 9e15)
     return v = int64_t(d), true;
   return false;
 }
 }  // namespace
 
-FieldReader::FieldReader(const Located& map, std::string what, std::string file, std::string base_folder, Diagnostics& out)
+FieldReader::FieldReader(const Located& map, std::string what, std::string file, std::string base_folder,
+                         Diagnostics& out)
     : map_(map), what_(std::move(what)), file_(std::move(file)), base_(std::move(base_folder)), out_(out) {
   if (map_.kind != Located::map && map_.kind != Located::null)
     complain(map_, str(what_, " must be a map of fields (key: value)"));
 }
 
-void FieldReader::complain(const Located& at, std::string text) { out_.push_back({file_, at.line, at.column, std::move(text)}); }
+void FieldReader::complain(const Located& at, std::string text) {
+  out_.push_back({file_, at.line, at.column, std::move(text)});
+}
 
 const Located* FieldReader::take(const char* name) {
   known_.push_back(name);
@@ -64,14 +71,17 @@ void FieldReader::finish() {
 
 void FieldReader::read(const char* name, const Located& node, bool& value, const Rule&) {
   if (node.kind != Located::scalar || node.quoted || !as_bool(node.text, value))
-    complain(node, str("'", name, "' must be true or false", node.kind == Located::scalar ? ", not '" + node.text + "'" : ""));
+    complain(node, str("'", name, "' must be true or false",
+                       node.kind == Located::scalar ? ", not '" + node.text + "'" : ""));
 }
 
 void FieldReader::read(const char* name, const Located& node, int64_t& value, const Rule& rule) {
   int64_t v = 0;
   if (node.kind != Located::scalar || node.quoted || !as_integer(node.text, v))
-    return complain(node, str("'", name, "' must be a whole number", node.kind == Located::scalar ? ", not '" + node.text + "'" : ""));
-  if (double(v) < rule.lo || double(v) > rule.hi) return complain(node, str("'", name, "' = ", v, " must be ", range_text(rule)));
+    return complain(node, str("'", name, "' must be a whole number",
+                              node.kind == Located::scalar ? ", not '" + node.text + "'" : ""));
+  if (double(v) < rule.lo || double(v) > rule.hi)
+    return complain(node, str("'", name, "' = ", v, " must be ", range_text(rule)));
   value = v;
 }
 
@@ -87,17 +97,21 @@ void FieldReader::read(const char* name, const Located& node, int& value, const 
 void FieldReader::read(const char* name, const Located& node, double& value, const Rule& rule) {
   double v = 0;
   if (node.kind != Located::scalar || node.quoted || !as_number(node.text, v) || !std::isfinite(v))
-    return complain(node, str("'", name, "' must be a number", node.kind == Located::scalar ? ", not '" + node.text + "'" : ""));
-  if (v < rule.lo || v > rule.hi) return complain(node, str("'", name, "' = ", number_text(v), " must be ", range_text(rule)));
+    return complain(node, str("'", name, "' must be a number",
+                              node.kind == Located::scalar ? ", not '" + node.text + "'" : ""));
+  if (v < rule.lo || v > rule.hi)
+    return complain(node, str("'", name, "' = ", number_text(v), " must be ", range_text(rule)));
   value = v;
 }
 
 void FieldReader::read(const char* name, const Located& node, std::string& value, const Rule& rule) {
   if (node.kind != Located::scalar) return complain(node, str("'", name, "' must be a word or text"));
-  if (!rule.choices.empty() && std::find(rule.choices.begin(), rule.choices.end(), node.text) == rule.choices.end()) {
+  if (!rule.choices.empty() &&
+      std::find(rule.choices.begin(), rule.choices.end(), node.text) == rule.choices.end()) {
     std::string all;
     for (const auto& c : rule.choices) all += (all.empty() ? "" : ", ") + c;
-    return complain(node, str("'", name, "' = '", node.text, "' must be one of ", all, did_you_mean(node.text, rule.choices)));
+    return complain(node, str("'", name, "' = '", node.text, "' must be one of ", all,
+                              did_you_mean(node.text, rule.choices)));
   }
   value = node.text;
 }

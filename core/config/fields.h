@@ -1,5 +1,6 @@
-// One field list per parameter struct gives reading with validation, canonical JSON, documentation and sweeps.
-// A struct declares:   template <class V> void fields(V& v) { v("gamma", gamma, in(0, 1), "mass to cover"); }
+// One field list per parameter struct gives reading with validation, canonical JSON, documentation and
+// sweeps. A struct declares:   template <class V> void fields(V& v) { v("gamma", gamma, in(0, 1), "mass to
+// cover"); }
 #pragma once
 #include <cstdint>
 #include <cmath>
@@ -36,17 +37,48 @@ inline Rule one_of(std::vector<std::string> choices) {
   return r;
 }
 
-template <class T> struct FieldType;  // name shown to people
-template <> struct FieldType<bool> { static constexpr const char* name = "bool"; };
-template <> struct FieldType<int> { static constexpr const char* name = "int"; };
-template <> struct FieldType<int64_t> { static constexpr const char* name = "int"; };
-template <> struct FieldType<double> { static constexpr const char* name = "float"; };
-template <> struct FieldType<std::string> { static constexpr const char* name = "string"; };
-template <> struct FieldType<Path> { static constexpr const char* name = "path"; };
-template <> struct FieldType<std::vector<int>> { static constexpr const char* name = "list of int"; };
-template <> struct FieldType<std::vector<int64_t>> { static constexpr const char* name = "list of int"; };
-template <> struct FieldType<std::vector<double>> { static constexpr const char* name = "list of float"; };
-template <> struct FieldType<std::vector<std::string>> { static constexpr const char* name = "list of string"; };
+template <class T>
+struct FieldType;  // name shown to people
+template <>
+struct FieldType<bool> {
+  static constexpr const char* name = "bool";
+};
+template <>
+struct FieldType<int> {
+  static constexpr const char* name = "int";
+};
+template <>
+struct FieldType<int64_t> {
+  static constexpr const char* name = "int";
+};
+template <>
+struct FieldType<double> {
+  static constexpr const char* name = "float";
+};
+template <>
+struct FieldType<std::string> {
+  static constexpr const char* name = "string";
+};
+template <>
+struct FieldType<Path> {
+  static constexpr const char* name = "path";
+};
+template <>
+struct FieldType<std::vector<int>> {
+  static constexpr const char* name = "list of int";
+};
+template <>
+struct FieldType<std::vector<int64_t>> {
+  static constexpr const char* name = "list of int";
+};
+template <>
+struct FieldType<std::vector<double>> {
+  static constexpr const char* name = "list of float";
+};
+template <>
+struct FieldType<std::vector<std::string>> {
+  static constexpr const char* name = "list of string";
+};
 
 /// One field as `describe` shows it.
 struct FieldInfo {
@@ -61,7 +93,9 @@ inline void to_json(nlohmann::json& j, const Path& p) { j = p.text; }
 struct JsonWriter {
   nlohmann::json out = nlohmann::json::object();
   template <class T>
-  void operator()(const char* name, T& value, const Rule&, const char*) { out[name] = value; }
+  void operator()(const char* name, T& value, const Rule&, const char*) {
+    out[name] = value;
+  }
 };
 /// Visitor: schema with defaults (call on a default-constructed struct).
 struct SchemaLister {
@@ -91,10 +125,10 @@ std::vector<FieldInfo> schema_of() {
 /// The tree that all readers work on: YAML files, JSON files and --set key=value end up in the same checks.
 struct Located {
   enum Kind { null, scalar, list, map } kind = null;
-  std::string text;     ///< scalar: as written
-  bool quoted = false;  ///< scalar: "..." or '...'; a quoted 1 is a string
-  std::vector<Located> items;                             ///< list
-  std::vector<std::pair<Located, Located>> entries;       ///< map, in order; duplicates kept for the error
+  std::string text;                                  ///< scalar: as written
+  bool quoted = false;                               ///< scalar: "..." or '...'; a quoted 1 is a string
+  std::vector<Located> items;                        ///< list
+  std::vector<std::pair<Located, Located>> entries;  ///< map, in order; duplicates kept for the error
   int line = 0, column = 0;
   const Located* find(const std::string& key) const;
 };
@@ -114,7 +148,8 @@ Located from_json(const nlohmann::json&);
 class FieldReader {
  public:
   /// `what` names the struct in messages ("flexprefill"). base_folder: what relative paths are relative to.
-  FieldReader(const Located& map, std::string what, std::string file, std::string base_folder, Diagnostics& out);
+  FieldReader(const Located& map, std::string what, std::string file, std::string base_folder,
+              Diagnostics& out);
   template <class T>
   void operator()(const char* name, T& value, const Rule& rule, const char*) {
     if (const Located* node = take(name)) read(name, *node, value, rule);
@@ -172,8 +207,8 @@ P read_params(const std::vector<const Located*>& layers, const std::string& what
 
 /// Type-erased handle on a params struct, so that registries need no templates.
 struct ParamsHandle {
-  nlohmann::json canonical;   ///< every field, defaults filled in
-  std::string invalid;        ///< why the combination makes no sense; "" when it does
+  nlohmann::json canonical;  ///< every field, defaults filled in
+  std::string invalid;       ///< why the combination makes no sense; "" when it does
   std::shared_ptr<void> value;
 };
 

@@ -46,8 +46,10 @@ Located convert(const YAML::Node& node, const std::string& file, Diagnostics& ou
           out.push_back({file, key.line, key.column, "a key must be a plain word"});
           continue;
         }
-        if (key.text == "<<") {  // YAML 1.1; yaml-cpp would treat it as an ordinary key and silently merge nothing
-          out.push_back({file, key.line, key.column, "merge keys (<<) are not supported: write the fields out"});
+        if (key.text ==
+            "<<") {  // YAML 1.1; yaml-cpp would treat it as an ordinary key and silently merge nothing
+          out.push_back(
+              {file, key.line, key.column, "merge keys (<<) are not supported: write the fields out"});
           continue;
         }
         if (!seen.insert(key.text).second) {
@@ -59,7 +61,8 @@ Located convert(const YAML::Node& node, const std::string& file, Diagnostics& ou
       }
       break;
     }
-    default: break;
+    default:
+      break;
   }
   return l;
 }
@@ -68,7 +71,8 @@ Located convert(const YAML::Node& node, const std::string& file, Diagnostics& ou
 Located parse_yaml(const std::string& text, const std::string& file, Diagnostics& out) {
   try {
     const auto documents = YAML::LoadAll(text);
-    if (documents.size() > 1) out.push_back({file, 1, 1, "holds several YAML documents (---); one is expected"});
+    if (documents.size() > 1)
+      out.push_back({file, 1, 1, "holds several YAML documents (---); one is expected"});
     return documents.empty() ? Located{} : convert(documents[0], file, out, 0);
   } catch (const YAML::Exception& e) {
     out.push_back({file, e.mark.line + 1, e.mark.column + 1, e.msg});

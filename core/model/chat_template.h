@@ -5,8 +5,9 @@
 namespace prefill {
 
 /// One user message (and a system message, "" for the template's own default) with the generation prompt, as
-/// transformers' apply_chat_template prints it for the folder's template. Throws InputError for a folder without a
-/// template, Unsupported for one of an unknown format (it says which are known).
-std::string apply_chat_template(const std::string& folder, const std::string& system, const std::string& user);
+/// transformers' apply_chat_template prints it for the folder's template. Throws InputError for a folder
+/// without a template, Unsupported for one of an unknown format (it says which are known).
+std::string apply_chat_template(const std::string& folder, const std::string& system,
+                                const std::string& user);
 
 }  // namespace prefill

@@ -1,9 +1,10 @@
 // The decoder of Llama, Mistral, Qwen2 and Qwen3: they differ in biases, in q and k norms, and in RoPE only.
 //
-// Everything but attention runs over chunks of tokens, so that temporaries stay in cache on a CPU and small on
-// a GPU; attention sees the whole prompt through the hook. The residual stream and the norms are float32 in
-// every dtype: transformers rounds them to bfloat16 after every block, and its best token then differs from
-// its own float32 run at 2.8 % of the positions of a 1,000-token text (SmolLM2-135M-Instruct with adapter).
+// Everything but attention runs over chunks of tokens, so that temporaries stay in cache on a CPU and small
+// on a GPU; attention sees the whole prompt through the hook. The residual stream and the norms are float32
+// in every dtype: transformers rounds them to bfloat16 after every block, and its best token then differs
+// from its own float32 run at 2.8 % of the positions of a 1,000-token text (SmolLM2-135M-Instruct with
+// adapter).
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 

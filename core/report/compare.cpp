@@ -73,12 +73,14 @@ std::vector<Pair> pair_samples(const std::vector<const RunData*>& a, const std::
     for (const auto& [id, s] : r->samples) {
       const std::string key = r->workload_key() + id;
       const auto it = by_key.find(key);
-      if (it != by_key.end() && seen.insert(key).second) out.push_back({r, it->second.first, &s, it->second.second});
+      if (it != by_key.end() && seen.insert(key).second)
+        out.push_back({r, it->second.first, &s, it->second.second});
     }
   return out;
 }
 
-TimeComparison compare_times(const std::vector<Pair>& pairs, std::vector<double> Timing::* which, double margin) {
+TimeComparison compare_times(const std::vector<Pair>& pairs, std::vector<double> Timing::*which,
+                             double margin) {
   std::map<std::string, std::vector<double>> raw, adjusted;
   for (const Pair& p : pairs) {
     const auto &a = p.a->time.*which, &b = p.b->time.*which;
@@ -87,7 +89,8 @@ TimeComparison compare_times(const std::vector<Pair>& pairs, std::vector<double>
     if (!std::isfinite(ratio)) continue;
     raw[p.run_a->task].push_back(ratio);
     const auto &dense_a = p.a->dense_time.*which, &dense_b = p.b->dense_time.*which;
-    if (!dense_a.empty() && !dense_b.empty()) adjusted[p.run_a->task].push_back(ratio * median(dense_a) / median(dense_b));
+    if (!dense_a.empty() && !dense_b.empty())
+      adjusted[p.run_a->task].push_back(ratio * median(dense_a) / median(dense_b));
   }
   auto estimate = [](const std::map<std::string, std::vector<double>>& groups) {
     Strata strata;
@@ -102,7 +105,7 @@ TimeComparison compare_times(const std::vector<Pair>& pairs, std::vector<double>
   return out;
 }
 
-Estimate mean_density(const std::vector<Pair>& pairs, const SampleResult* Pair::* side) {
+Estimate mean_density(const std::vector<Pair>& pairs, const SampleResult* Pair::*side) {
   std::map<std::string, std::vector<double>> groups;
   for (const Pair& p : pairs)
     if ((p.*side)->density >= 0) groups[p.run_a->task].push_back((p.*side)->density);
@@ -113,9 +116,10 @@ Estimate mean_density(const std::vector<Pair>& pairs, const SampleResult* Pair::
 
 std::string why_times_differ(const Pair& p) {
   if (p.run_a->hardware != p.run_b->hardware)
-    return str("different machines (", hardware_text(*p.run_a), " [", p.run_a->hardware, "] and ", hardware_text(*p.run_b), " [",
-               p.run_b->hardware, "])");
-  if (p.run_a->threads != p.run_b->threads) return str(p.run_a->threads, " threads in A, ", p.run_b->threads, " in B");
+    return str("different machines (", hardware_text(*p.run_a), " [", p.run_a->hardware, "] and ",
+               hardware_text(*p.run_b), " [", p.run_b->hardware, "])");
+  if (p.run_a->threads != p.run_b->threads)
+    return str(p.run_a->threads, " threads in A, ", p.run_b->threads, " in B");
   return "";
 }
 
@@ -155,8 +159,9 @@ ComparedPoint compare_point(const std::string& label, const std::vector<Pair>& a
   out.p = sign_flip_p(differences);
   const bool relative =
       std::all_of(pairs.begin(), pairs.end(), [](const Pair& p) { return p.a->metric == kPerplexityMetric; });
-  out.verdict = score_verdict(out.difference, out.changed,
-                              relative && out.score_a.known() ? options.score_margin * out.score_a.value : options.score_margin);
+  out.verdict = score_verdict(
+      out.difference, out.changed,
+      relative && out.score_a.known() ? options.score_margin * out.score_a.value : options.score_margin);
   for (const Pair& p : pairs)
     if (out.times_refused.empty()) out.times_refused = why_times_differ(p);
   out.times_compared = !pairs.empty() && (out.times_refused.empty() || options.across_hardware);
@@ -183,10 +188,14 @@ void collect_changes(const std::string& label, const std::vector<Pair>& pairs, C
     c.after = !ok_b ? p.b->status : p.b->has_score ? number_text(p.b->score) : "ok";
     c.prediction_before = p.a->prediction;
     c.prediction_after = p.b->prediction;
-    if (!ok_b) c.kind = Change::broken;
-    else if (!ok_a) c.kind = Change::mended;
-    else if (p.a->score == 1 && p.b->score == 0) c.kind = Change::lost;
-    else if (p.a->score == 0 && p.b->score == 1) c.kind = Change::won;
+    if (!ok_b)
+      c.kind = Change::broken;
+    else if (!ok_a)
+      c.kind = Change::mended;
+    else if (p.a->score == 1 && p.b->score == 0)
+      c.kind = Change::lost;
+    else if (p.a->score == 0 && p.b->score == 1)
+      c.kind = Change::won;
     out.changes.push_back(std::move(c));
     out.changes_in.push_back(label);
   }
@@ -199,7 +208,9 @@ std::string names_of(const Points& points, const std::set<std::string>& used) {
   return out;
 }
 
-std::string setting(const RunData& r) { return str(r.label, " ", r.backend, " ", r.dtype, " v", r.method_version); }
+std::string setting(const RunData& r) {
+  return str(r.label, " ", r.backend, " ", r.dtype, " v", r.method_version);
+}
 
 }  // namespace
 
@@ -207,12 +218,15 @@ bool Comparison::worse() const {
   for (const ComparedPoint& p : points) {
     if (!p.task.empty()) continue;
     if (p.verdict == Verdict::worse) return true;
-    if (p.times_compared && (p.ttft.verdict == Verdict::worse || p.attention.verdict == Verdict::worse)) return true;
+    if (p.times_compared && (p.ttft.verdict == Verdict::worse || p.attention.verdict == Verdict::worse))
+      return true;
   }
-  return std::any_of(changes.begin(), changes.end(), [](const Change& c) { return c.kind == Change::broken; });
+  return std::any_of(changes.begin(), changes.end(),
+                     [](const Change& c) { return c.kind == Change::broken; });
 }
 
-Comparison compare_runs(const std::vector<RunData>& a, const std::vector<RunData>& b, const CompareOptions& options) {
+Comparison compare_runs(const std::vector<RunData>& a, const std::vector<RunData>& b,
+                        const CompareOptions& options) {
   Comparison out;
   const Points points_a = group(a), points_b = group(b);
   std::set<std::string> used_a, used_b;
@@ -222,24 +236,32 @@ Comparison compare_runs(const std::vector<RunData>& a, const std::vector<RunData
     used_b.insert(key_b);
     const RunData &first_a = *points_a.at(key_a)[0], &first_b = *points_b.at(key_b)[0];
     std::string label = first_a.label;
-    if (key_a != key_b) label = first_a.label != first_b.label ? first_a.label + " -> " + first_b.label : setting(first_a) + " -> " + setting(first_b);
+    if (key_a != key_b)
+      label = first_a.label != first_b.label ? first_a.label + " -> " + first_b.label
+                                             : setting(first_a) + " -> " + setting(first_b);
     std::map<std::pair<std::string, int64_t>, std::vector<Pair>> by_length;
-    for (const Pair& p : pair_samples(points_a.at(key_a), points_b.at(key_b))) by_length[{p.run_a->model, p.run_a->tokens}].push_back(p);
-    if (by_length.empty()) out.notes.push_back(label + ": no sample in common (other task, length, seed or scoring profile)");
+    for (const Pair& p : pair_samples(points_a.at(key_a), points_b.at(key_b)))
+      by_length[{p.run_a->model, p.run_a->tokens}].push_back(p);
+    if (by_length.empty())
+      out.notes.push_back(label + ": no sample in common (other task, length, seed or scoring profile)");
     for (const auto& [where, pairs] : by_length) {
       paired += static_cast<int>(pairs.size());
       std::set<std::string> tasks;
       for (const Pair& p : pairs) tasks.insert(p.run_a->task);
       out.points.push_back(compare_point(label, pairs, "", options));
       if (tasks.size() > 1)
-        for (const std::string& task : tasks) out.points.push_back(compare_point(label, pairs, task, options));
+        for (const std::string& task : tasks)
+          out.points.push_back(compare_point(label, pairs, task, options));
       collect_changes(label, pairs, out);
       if (pairs[0].run_a->model_sha != pairs[0].run_b->model_sha)
-        out.notes.push_back(str(label, ": the weights of ", pairs[0].run_a->model, " are not the same in A and B (other sha256)"));
+        out.notes.push_back(str(label, ": the weights of ", pairs[0].run_a->model,
+                                " are not the same in A and B (other sha256)"));
     }
   }
-  if (const std::string names = names_of(points_a, used_a); !names.empty()) out.notes.push_back("only in A: " + names);
-  if (const std::string names = names_of(points_b, used_b); !names.empty()) out.notes.push_back("only in B: " + names);
+  if (const std::string names = names_of(points_a, used_a); !names.empty())
+    out.notes.push_back("only in A: " + names);
+  if (const std::string names = names_of(points_b, used_b); !names.empty())
+    out.notes.push_back("only in B: " + names);
   if (paired == 0) {
     std::string why;
     for (const std::string& note : out.notes) why += "; " + note;

@@ -21,13 +21,20 @@ struct Change {
   int64_t tokens = 0;
   std::string before, after;  ///< score, or status when it is not ok
   std::string prediction_before, prediction_after;
-  enum Kind { lost, won, moved, broken, mended } kind = moved;  ///< lost: right -> wrong; broken: ok -> not ok
+  enum Kind {
+    lost,
+    won,
+    moved,
+    broken,
+    mended
+  } kind = moved;  ///< lost: right -> wrong; broken: ok -> not ok
 };
 
 /// Times of B over times of A on the same samples.
 struct TimeComparison {
   Estimate ratio;
-  Estimate ratio_to_dense;  ///< each time first divided by dense's in the same rounds: drift of the machine cancels
+  Estimate ratio_to_dense;  ///< each time first divided by dense's in the same rounds: drift of the machine
+                            ///< cancels
   Verdict verdict = Verdict::unclear;
   Verdict verdict_to_dense = Verdict::unclear;
 };
@@ -56,9 +63,11 @@ struct Comparison {
   bool worse() const;  ///< a score or time over all tasks is WORSE, or a sample that was ok no longer is
 };
 
-/// Pairs settings by method, parameters, backend and dtype; settings left over pair when only backend, dtype or version
-/// differ, or when each side has a single setting. Throws InputError when no sample occurs on both sides.
-Comparison compare_runs(const std::vector<RunData>& a, const std::vector<RunData>& b, const CompareOptions& options);
+/// Pairs settings by method, parameters, backend and dtype; settings left over pair when only backend, dtype
+/// or version differ, or when each side has a single setting. Throws InputError when no sample occurs on both
+/// sides.
+Comparison compare_runs(const std::vector<RunData>& a, const std::vector<RunData>& b,
+                        const CompareOptions& options);
 
 std::string terminal_text(const Comparison& comparison, int width = 120);
 nlohmann::json to_json(const Comparison& comparison);

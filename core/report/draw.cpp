@@ -28,34 +28,39 @@ bool executable(const fs::path& p) { return access(p.c_str(), X_OK) == 0; }
 }  // namespace
 
 std::string find_draw_script() {
-  for (const fs::path& p : {program_folder() / "share" / "draw.py", fs::path(build_info().source_tree) / "scripts" / "draw.py"})
+  for (const fs::path& p :
+       {program_folder() / "share" / "draw.py", fs::path(build_info().source_tree) / "scripts" / "draw.py"})
     if (fs::exists(p)) return p.string();
   return "";
 }
 
 std::string find_python() {
   if (const char* chosen = std::getenv("PREFILLBENCH_PYTHON"); chosen && *chosen) return chosen;
-  for (const fs::path& p : {fs::path(build_info().source_tree) / ".venv" / "bin" / "python", program_folder() / ".venv" / "bin" / "python"})
+  for (const fs::path& p : {fs::path(build_info().source_tree) / ".venv" / "bin" / "python",
+                            program_folder() / ".venv" / "bin" / "python"})
     if (executable(p)) return p.string();
   return "python3";
 }
 
 std::string run_draw(const std::vector<std::string>& arguments) {
   const std::string script = find_draw_script(), python = find_python();
-  if (script.empty()) return "draw.py was not found beside the program (share/) nor in its source tree (scripts/)";
+  if (script.empty())
+    return "draw.py was not found beside the program (share/) nor in its source tree (scripts/)";
   std::vector<std::string> words = {python, script};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& w : words) argv.push_back(w.data());
   argv.push_back(nullptr);
   pid_t child = 0;
-  if (const int error = posix_spawnp(&child, python.c_str(), nullptr, nullptr, argv.data(), environ); error != 0)
+  if (const int error = posix_spawnp(&child, python.c_str(), nullptr, nullptr, argv.data(), environ);
+      error != 0)
     return str(python, " can not be started: ", std::strerror(error), "; set PREFILLBENCH_PYTHON");
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return "";
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 127) return str(python, " is not there; set PREFILLBENCH_PYTHON");
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
+    return str(python, " is not there; set PREFILLBENCH_PYTHON");
   return str(script, " failed (", python, "); its message is above");
 }
 

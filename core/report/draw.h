@@ -5,7 +5,8 @@
 
 namespace prefill {
 
-/// The script: share/draw.py beside the program (installed), else scripts/draw.py of the source tree that built it.
+/// The script: share/draw.py beside the program (installed), else scripts/draw.py of the source tree that
+/// built it.
 /// "" when neither exists.
 std::string find_draw_script();
 

@@ -8,10 +8,15 @@
 namespace prefill {
 
 /// JSON knows no NaN and no infinity: what is not known is null.
-inline nlohmann::json finite_or_null(double x) { return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(nullptr); }
+inline nlohmann::json finite_or_null(double x) {
+  return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(nullptr);
+}
 
 inline nlohmann::json to_json(const Estimate& e) {
-  return {{"value", finite_or_null(e.value)}, {"lo", finite_or_null(e.lo)}, {"hi", finite_or_null(e.hi)}, {"n", e.n}};
+  return {{"value", finite_or_null(e.value)},
+          {"lo", finite_or_null(e.lo)},
+          {"hi", finite_or_null(e.hi)},
+          {"n", e.n}};
 }
 
 }  // namespace prefill

@@ -20,20 +20,28 @@ bool comparable(const FrontierPoint& p) { return p.score.known() && p.cost.known
 
 std::string to_string(FrontierClass c) {
   switch (c) {
-    case FrontierClass::on_frontier: return "on the frontier";
-    case FrontierClass::within_noise: return "within noise of it";
-    case FrontierClass::dominated: return "dominated";
-    case FrontierClass::not_compared: break;
+    case FrontierClass::on_frontier:
+      return "on the frontier";
+    case FrontierClass::within_noise:
+      return "within noise of it";
+    case FrontierClass::dominated:
+      return "dominated";
+    case FrontierClass::not_compared:
+      break;
   }
   return "not compared";
 }
 
 char mark(FrontierClass c) {
   switch (c) {
-    case FrontierClass::on_frontier: return '*';
-    case FrontierClass::within_noise: return '~';
-    case FrontierClass::dominated: return '.';
-    case FrontierClass::not_compared: break;
+    case FrontierClass::on_frontier:
+      return '*';
+    case FrontierClass::within_noise:
+      return '~';
+    case FrontierClass::dominated:
+      return '.';
+    case FrontierClass::not_compared:
+      break;
   }
   return '?';
 }

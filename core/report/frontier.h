@@ -1,4 +1,5 @@
-// The Pareto frontier of score (higher is better) against a cost (lower is better), with noise taken seriously.
+// The Pareto frontier of score (higher is better) against a cost (lower is better), with noise taken
+// seriously.
 #pragma once
 #include <string>
 #include <vector>
@@ -12,7 +13,8 @@ struct FrontierPoint {
 };
 
 /// on_frontier:  no other point is at least as good on both axes and better on one (by the estimates).
-/// within_noise: such points exist, but none of them is clearly better on either axis: the 95 % intervals overlap
+/// within_noise: such points exist, but none of them is clearly better on either axis: the 95 % intervals
+/// overlap
 ///               on both, so that a repetition may well place this point on the frontier.
 /// dominated:    a point that is at least as good on both axes is clearly better on one (disjoint intervals).
 /// not_compared: score or cost is unknown, or the point was measured on fewer tasks than the others.

@@ -27,8 +27,8 @@ struct DenseOnSample {
 
 using DenseTable = std::map<std::string, DenseOnSample>;
 
-/// dense / method of one sample: median over rounds when both ran in the same rounds, else ratio of medians. NaN when
-/// one of them is missing.
+/// dense / method of one sample: median over rounds when both ran in the same rounds, else ratio of medians.
+/// NaN when one of them is missing.
 double speedup(const std::vector<double>& dense, const std::vector<double>& method) {
   if (dense.empty() || method.empty()) return std::numeric_limits<double>::quiet_NaN();
   if (dense.size() != method.size()) return median(dense) / median(method);
@@ -54,7 +54,7 @@ class Grouped {
 };
 
 /// Time of a point. A single sample with repeats (tensor workloads) rests on its repeats.
-Estimate time_estimate(const std::vector<Measured>& measured, std::vector<double> Timing::* which) {
+Estimate time_estimate(const std::vector<Measured>& measured, std::vector<double> Timing::*which) {
   if (measured.size() == 1) {
     const std::vector<double>& repeats = measured[0].sample->time.*which;
     return repeats.empty() ? Estimate{} : bootstrap({repeats}, Center::median);
@@ -65,8 +65,8 @@ Estimate time_estimate(const std::vector<Measured>& measured, std::vector<double
   return bootstrap(g.strata(), Center::median);
 }
 
-PointStats measure(const std::vector<Measured>& all, const std::string& task, const DenseTable& dense, bool baseline,
-                   double score_margin) {
+PointStats measure(const std::vector<Measured>& all, const std::string& task, const DenseTable& dense,
+                   bool baseline, double score_margin) {
   std::vector<Measured> measured;
   std::set<std::string> tasks;
   for (const Measured& m : all)
@@ -89,8 +89,10 @@ PointStats measure(const std::vector<Measured>& all, const std::string& task, co
     if (baseline) continue;
     const auto other = dense.find(m.key);
     std::optional<double> dense_score;
-    if (r.has_dense_score) dense_score = r.dense_score;
-    else if (other != dense.end()) dense_score = other->second.score;
+    if (r.has_dense_score)
+      dense_score = r.dense_score;
+    else if (other != dense.end())
+      dense_score = other->second.score;
     if (r.has_score && dense_score) {
       pairs[m.task].push_back({*dense_score, r.score});
       dense_scores.push_back(*dense_score);
@@ -113,7 +115,8 @@ PointStats measure(const std::vector<Measured>& all, const std::string& task, co
   s.p_vs_dense = sign_flip_p(differences);
   const bool relative = std::all_of(measured.begin(), measured.end(),
                                     [](const Measured& m) { return m.sample->metric == kPerplexityMetric; });
-  s.verdict = score_verdict(s.score_vs_dense, s.changed, relative ? score_margin * mean(dense_scores) : score_margin);
+  s.verdict =
+      score_verdict(s.score_vs_dense, s.changed, relative ? score_margin * mean(dense_scores) : score_margin);
   return s;
 }
 
@@ -123,8 +126,8 @@ std::string value_text(const json& v) {
   return v.dump();
 }
 
-/// The parameters in which the members differ, and whether they are numbers that grow together (as zipped settings
-/// do), so that one line joins all members.
+/// The parameters in which the members differ, and whether they are numbers that grow together (as zipped
+/// settings do), so that one line joins all members.
 struct Varying {
   std::vector<std::string> names, numeric;
   bool together = true;
@@ -141,8 +144,10 @@ Varying varying_params(const std::vector<PanelPoint*>& members) {
     const bool numeric = std::all_of(members.begin(), members.end(), [&, key = name](PanelPoint* p) {
       return p->params.contains(key) && p->params[key].is_number();
     });
-    if (numeric) out.numeric.push_back(name);
-    else out.together = false;
+    if (numeric)
+      out.numeric.push_back(name);
+    else
+      out.together = false;
   }
   for (const std::string& x : out.numeric)
     for (PanelPoint* p : members)
@@ -155,8 +160,8 @@ Varying varying_params(const std::vector<PanelPoint*>& members) {
   return out;
 }
 
-/// Names lines and knobs: within a method, the numeric parameter with most distinct values is the knob, and points
-/// that agree in all the others (or whose numbers all grow together) form a line.
+/// Names lines and knobs: within a method, the numeric parameter with most distinct values is the knob, and
+/// points that agree in all the others (or whose numbers all grow together) form a line.
 void name_series(std::vector<PanelPoint>& points) {
   std::map<std::string, std::vector<PanelPoint*>> families;
   for (PanelPoint& p : points) families[p.method + "|" + p.backend].push_back(&p);
@@ -259,7 +264,8 @@ void fill(Builder& b, double score_margin) {
     s.point.params = runs[0]->params;
     s.point.baseline = runs[0]->method == "dense";
     have_dense = have_dense || s.point.baseline;
-    std::map<std::string, Measured> unique;  // a sample measured by two runs of one point (other count) counts once
+    std::map<std::string, Measured>
+        unique;  // a sample measured by two runs of one point (other count) counts once
     for (const RunData* r : runs) {
       s.point.run_ids.push_back(r->id);
       for (const auto& [id, sample] : r->samples) {
@@ -304,7 +310,8 @@ void fill(Builder& b, double score_margin) {
         x.has_score = d.score.has_value();
         x.score = d.score.value_or(0);
         x.density = 1;
-        x.time = {{median(d.ttft)}, d.attention.empty() ? std::vector<double>{} : std::vector<double>{median(d.attention)}};
+        x.time = {{median(d.ttft)},
+                  d.attention.empty() ? std::vector<double>{} : std::vector<double>{median(d.attention)}};
         unique[key] = {&x, task_of(*r), key};
       }
     for (auto& [key, m] : unique) s.measured.push_back(m);
@@ -321,7 +328,9 @@ void fill(Builder& b, double score_margin) {
   make_labels_unique(points);
   for (size_t i = 0; i < points.size(); ++i) sources[i].point = points[i];
   std::sort(sources.begin(), sources.end(), [](const Source& x, const Source& y) {
-    auto rank = [](const PanelPoint& p) { return std::tie(p.method, p.series, p.knob_value, p.label, p.key); };
+    auto rank = [](const PanelPoint& p) {
+      return std::tie(p.method, p.series, p.knob_value, p.label, p.key);
+    };
     if (x.point.baseline != y.point.baseline) return x.point.baseline;
     return rank(x.point) < rank(y.point);
   });
@@ -347,9 +356,11 @@ void fill(Builder& b, double score_margin) {
       const std::vector<FrontierClass> classes = classify(flat);
       for (size_t i = 0; i < flat.size(); ++i) {
         slice.stats[i].frontier[static_cast<size_t>(axis)] = classes[i];
-        if (axis != Axis::attention || !flat[i].score.has_interval() || !flat[i].cost.has_interval()) continue;
+        if (axis != Axis::attention || !flat[i].score.has_interval() || !flat[i].cost.has_interval())
+          continue;
         for (size_t j = 0; j < flat.size(); ++j)
-          if (j != i && flat[j].score.has_interval() && flat[j].cost.has_interval() && within_noise(flat[i], flat[j]))
+          if (j != i && flat[j].score.has_interval() && flat[j].cost.has_interval() &&
+              within_noise(flat[i], flat[j]))
             slice.stats[i].same_within_noise.push_back(static_cast<int>(j));
       }
     }
@@ -406,8 +417,8 @@ std::vector<BreakEven> break_even(const std::vector<Panel>& panels) {
         const PointStats& s = p.slices[0].stats[i];
         const Estimate& up = axis == Axis::ttft ? s.speedup_ttft : s.speedup_attention;
         if (!up.known()) continue;
-        Line& line = lines[str(p.model, "|", p.model_sha, "|", p.hardware, "|", p.dtype, "|", p.threads, "|", p.points[i].key,
-                               "|", to_string(axis))];
+        Line& line = lines[str(p.model, "|", p.model_sha, "|", p.hardware, "|", p.dtype, "|", p.threads, "|",
+                               p.points[i].key, "|", to_string(axis))];
         line.base.model = p.model;
         line.base.hardware = p.hardware;
         line.base.dtype = p.dtype;
@@ -430,7 +441,8 @@ std::vector<BreakEven> break_even(const std::vector<Panel>& panels) {
         if (low->second < 1 && high->second >= 1) {
           const double f = (1 - low->second) / (high->second - low->second);
           b.kind = BreakEven::crosses;
-          b.tokens = std::exp(std::log(static_cast<double>(low->first)) * (1 - f) + std::log(static_cast<double>(high->first)) * f);
+          b.tokens = std::exp(std::log(static_cast<double>(low->first)) * (1 - f) +
+                              std::log(static_cast<double>(high->first)) * f);
         } else if (low->second >= 1 && high->second < 1) {
           b.kind = BreakEven::never_faster;  // slower again at longer prompts: no length from which it pays
         }

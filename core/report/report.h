@@ -1,4 +1,5 @@
-// The three written forms of a report: terminal text, pareto.csv, pareto.json. Figures are drawn from the JSON.
+// The three written forms of a report: terminal text, pareto.csv, pareto.json. Figures are drawn from the
+// JSON.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
@@ -28,7 +29,8 @@ struct Report {
 };
 
 /// Throws what load_runs throws.
-Report make_report(const std::vector<std::string>& arguments, const std::string& results_root, double score_margin);
+Report make_report(const std::vector<std::string>& arguments, const std::string& results_root,
+                   double score_margin);
 
 /// Tables of at most `width` columns, notes and legend included.
 std::string terminal_text(const Report& report, int width = 120);

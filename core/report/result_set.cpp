@@ -14,14 +14,16 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr int kSchema = 1;     // of spec.json, samples.jsonl and summary.json
-constexpr int kMaxDepth = 4;   // results/<experiment>/<run id> plus one folder around it
+constexpr int kSchema = 1;    // of spec.json, samples.jsonl and summary.json
+constexpr int kMaxDepth = 4;  // results/<experiment>/<run id> plus one folder around it
 
 void check_schema(const json& j, const std::string& where) {
   const auto it = j.find("schema");
-  if (it == j.end() || !it->is_number_integer()) throw InputError(where + ": no integer \"schema\"; is this a result of prefillbench?");
+  if (it == j.end() || !it->is_number_integer())
+    throw InputError(where + ": no integer \"schema\"; is this a result of prefillbench?");
   if (it->get<int64_t>() > kSchema)
-    throw InputError(str(where, ": schema ", it->get<int64_t>(), " is newer than this program reads (", kSchema, "); update prefillbench"));
+    throw InputError(str(where, ": schema ", it->get<int64_t>(), " is newer than this program reads (",
+                         kSchema, "); update prefillbench"));
 }
 
 json parse_file(const fs::path& path) {
@@ -49,7 +51,8 @@ const json& object_at(const json& j, const char* key, const std::string& where) 
 }
 
 Timing read_timing(const json& j, const std::string& where) {
-  return {field(j, "ttft_s", std::vector<double>{}, where), field(j, "attention_s", std::vector<double>{}, where)};
+  return {field(j, "ttft_s", std::vector<double>{}, where),
+          field(j, "attention_s", std::vector<double>{}, where)};
 }
 
 SampleResult read_sample(const json& j, const std::string& where) {
@@ -57,7 +60,8 @@ SampleResult read_sample(const json& j, const std::string& where) {
   SampleResult s;
   s.id = field(j, "sample", std::string{}, where);
   s.status = field(j, "status", std::string{}, where);
-  if (s.id.empty() || s.status.empty()) throw InputError(where + ": a record needs \"sample\" and \"status\"");
+  if (s.id.empty() || s.status.empty())
+    throw InputError(where + ": a record needs \"sample\" and \"status\"");
   s.why = field(j, "why", std::string{}, where);
   if (const auto it = j.find("score"); it != j.end() && it->is_number()) {
     s.has_score = true;
@@ -176,31 +180,43 @@ std::vector<fs::path> resolve(const std::string& argument, const std::string& re
   std::vector<fs::path> found;
   if (fs::is_directory(argument)) {
     find_runs(fs::path(argument), kMaxDepth, found);
-    if (found.empty()) throw InputError(argument + ": no run in this folder (a run is a folder with spec.json)");
+    if (found.empty())
+      throw InputError(argument + ": no run in this folder (a run is a folder with spec.json)");
     return found;
   }
-  if (fs::exists(argument)) throw InputError(argument + ": is a file; give the folder of a run or of an experiment");
-  const bool id_like = argument.size() >= 4 && argument.find_first_not_of("0123456789abcdef") == std::string::npos;
+  if (fs::exists(argument))
+    throw InputError(argument + ": is a file; give the folder of a run or of an experiment");
+  const bool id_like =
+      argument.size() >= 4 && argument.find_first_not_of("0123456789abcdef") == std::string::npos;
   if (!id_like) throw InputError(argument + ": no such folder, and not a run id");
   std::vector<fs::path> all;
   if (fs::is_directory(results_root)) find_runs(fs::path(results_root), kMaxDepth, all);
   for (const fs::path& p : all)
     if (p.filename().string().rfind(argument, 0) == 0) found.push_back(p);
-  if (found.empty()) throw InputError(str(argument, ": no such folder, and no run of that id below ", results_root));
+  if (found.empty())
+    throw InputError(str(argument, ": no such folder, and no run of that id below ", results_root));
   if (found.size() > 1)
-    throw InputError(str(argument, ": ", found.size(), " runs begin with this id: ", found[0].string(), ", ", found[1].string()));
+    throw InputError(str(argument, ": ", found.size(), " runs begin with this id: ", found[0].string(), ", ",
+                         found[1].string()));
   return found;
 }
 
 }  // namespace
 
 std::string RunData::point_key() const {
-  return json{{"method", method}, {"version", method_version}, {"params", params}, {"backend", backend}, {"dtype", dtype}}.dump();
+  return json{{"method", method},
+              {"version", method_version},
+              {"params", params},
+              {"backend", backend},
+              {"dtype", dtype}}
+      .dump();
 }
 
 std::string RunData::workload_key() const {
-  return json{{"model", model}, {"task", task}, {"version", task_version}, {"params", task_params}, {"data", task_data},
-              {"tokens", tokens}, {"seed", seed}, {"profile", profile}, {"max_new_tokens", max_new_tokens}}.dump();
+  return json{{"model", model},        {"task", task},       {"version", task_version},
+              {"params", task_params}, {"data", task_data},  {"tokens", tokens},
+              {"seed", seed},          {"profile", profile}, {"max_new_tokens", max_new_tokens}}
+      .dump();
 }
 
 std::vector<RunData> load_runs(const std::vector<std::string>& arguments, const std::string& results_root) {
@@ -212,6 +228,8 @@ std::vector<RunData> load_runs(const std::vector<std::string>& arguments, const 
   return runs;
 }
 
-std::string hardware_text(const RunData& run) { return run.hardware.empty() ? "unknown machine" : run.hardware; }
+std::string hardware_text(const RunData& run) {
+  return run.hardware.empty() ? "unknown machine" : run.hardware;
+}
 
 }  // namespace prefill

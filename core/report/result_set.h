@@ -1,4 +1,5 @@
-// Reads result folders (results/<experiment>/<run id>/) as the runner leaves them, complete or not. Only reads.
+// Reads result folders (results/<experiment>/<run id>/) as the runner leaves them, complete or not. Only
+// reads.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -8,8 +9,8 @@
 
 namespace prefill {
 
-/// The metric whose differences are judged in proportion to the baseline's value: of a perplexity of 20 the score is
-/// 0.05, and a margin of 0.02 would call anything the same.
+/// The metric whose differences are judged in proportion to the baseline's value: of a perplexity of 20 the
+/// score is 0.05, and a margin of 0.02 would call anything the same.
 inline constexpr const char* kPerplexityMetric = "1/perplexity";
 
 /// Times of one prefill, one value per repeat, in seconds.
@@ -39,8 +40,8 @@ struct SampleResult {
   std::vector<std::string> kernels;
   double device_peak_bytes = -1;  ///< of the accelerator's allocator, negative: not recorded
   std::string score_error;        ///< the scoring profile would have raised: why; the score is 0 then
-  nlohmann::json facts;        ///< the method's own
-  nlohmann::json details;      ///< what the score sums up, null when there is nothing more
+  nlohmann::json facts;           ///< the method's own
+  nlohmann::json details;         ///< what the score sums up, null when there is nothing more
 
   bool ok() const { return status == "ok"; }
 };
@@ -55,7 +56,8 @@ struct RunData {
   std::string task;
   int task_version = 1;
   nlohmann::json task_params;
-  nlohmann::json task_data;  ///< file, SHA-256, n, ...; null when the samples were made from parameters and seed
+  nlohmann::json
+      task_data;  ///< file, SHA-256, n, ...; null when the samples were made from parameters and seed
   int64_t tokens = 0, count = 0;
   uint64_t seed = 0;
   std::string profile;
@@ -72,14 +74,15 @@ struct RunData {
   /// What the method was asked, apart from the workload: equal for two runs of one method point.
   std::string point_key() const;
   /// What the samples were drawn from; equal ids under equal keys are the same prompt. The count is left out:
-  /// the first five of twenty samples are the five samples. So are the weights: the prompt does not depend on them.
+  /// the first five of twenty samples are the five samples. So are the weights: the prompt does not depend on
+  /// them.
   std::string workload_key() const;
 };
 
 /// All runs below the given folders. Each argument is a run folder, an experiment folder, a folder of
 /// experiments, or (when no such path exists) a run id or unique prefix of one below `results_root`.
-/// Throws InputError when a path does not exist, holds no run, or a file is of a newer schema or not readable as what
-/// it should be; torn lines of samples.jsonl are skipped and counted instead.
+/// Throws InputError when a path does not exist, holds no run, or a file is of a newer schema or not readable
+/// as what it should be; torn lines of samples.jsonl are skipped and counted instead.
 std::vector<RunData> load_runs(const std::vector<std::string>& arguments, const std::string& results_root);
 
 /// Name of the machine for captions ("AMD EPYC 7R13, 2 threads").

@@ -55,9 +55,11 @@ Estimate combine(const std::vector<Estimate>& parts) {
 
 Estimate newcombe(const std::vector<std::pair<double, double>>& pairs) {
   double both = 0, lost = 0, won = 0, neither = 0;
-  for (auto [before, after] : pairs) (before == 1 ? (after == 1 ? both : lost) : (after == 1 ? won : neither)) += 1;
+  for (auto [before, after] : pairs)
+    (before == 1 ? (after == 1 ? both : lost) : (after == 1 ? won : neither)) += 1;
   const int n = static_cast<int>(pairs.size());
-  const Estimate before = wilson(static_cast<int>(both + lost), n), after = wilson(static_cast<int>(both + won), n);
+  const Estimate before = wilson(static_cast<int>(both + lost), n),
+                 after = wilson(static_cast<int>(both + won), n);
   const double p_before = (both + lost) / n, p_after = (both + won) / n;
   const double margins = (both + won) * (lost + neither) * (both + lost) * (won + neither);
   double phi = 0;  // correlation of the two scores, with Newcombe's continuity correction
@@ -66,7 +68,8 @@ Estimate newcombe(const std::vector<std::pair<double, double>>& pairs) {
     if (cross > 0) cross = std::max(cross - n / 2.0, 0.0);
     phi = cross / std::sqrt(margins);
   }
-  const double al = p_after - after.lo, au = after.hi - p_after, bl = p_before - before.lo, bu = before.hi - p_before;
+  const double al = p_after - after.lo, au = after.hi - p_after, bl = p_before - before.lo,
+               bu = before.hi - p_before;
   Estimate out;
   out.n = n;
   out.value = p_after - p_before;
@@ -77,7 +80,9 @@ Estimate newcombe(const std::vector<std::pair<double, double>>& pairs) {
 
 }  // namespace
 
-double median(std::vector<double> values) { return values.empty() ? kNaN : center_of(values, Center::median); }
+double median(std::vector<double> values) {
+  return values.empty() ? kNaN : center_of(values, Center::median);
+}
 
 double mean(const std::vector<double>& values) {
   if (values.empty()) return kNaN;
@@ -92,7 +97,8 @@ double t_quantile_975(int df) {
   if (df <= 9) return table[df - 1];
   // Cornish-Fisher expansion around the normal quantile
   const double v = df, z = kZ, z3 = z * z * z, z5 = z3 * z * z, z7 = z5 * z * z;
-  return z + (z3 + z) / (4 * v) + (5 * z5 + 16 * z3 + 3 * z) / (96 * v * v) + (3 * z7 + 19 * z5 + 17 * z3 - 15 * z) / (384 * v * v * v);
+  return z + (z3 + z) / (4 * v) + (5 * z5 + 16 * z3 + 3 * z) / (96 * v * v) +
+         (3 * z7 + 19 * z5 + 17 * z3 - 15 * z) / (384 * v * v * v);
 }
 
 Estimate wilson(int successes, int n) {
@@ -149,7 +155,8 @@ Estimate score_estimate(const Strata& groups) {
   for (const std::vector<double>& group : groups) {
     if (group.empty()) return Estimate{};
     if (std::all_of(group.begin(), group.end(), zero_or_one))
-      parts.push_back(wilson(static_cast<int>(std::count(group.begin(), group.end(), 1.0)), static_cast<int>(group.size())));
+      parts.push_back(wilson(static_cast<int>(std::count(group.begin(), group.end(), 1.0)),
+                             static_cast<int>(group.size())));
     else
       parts.push_back(bootstrap({group}, Center::mean));
   }
@@ -176,7 +183,8 @@ double sign_flip_p(const std::vector<double>& differences, uint64_t seed) {
   for (double x : differences)
     if (x != 0) d.push_back(std::abs(x));
   if (d.empty()) return 1;
-  const double observed = std::abs(std::accumulate(differences.begin(), differences.end(), 0.0)) * (1 - 1e-12);
+  const double observed =
+      std::abs(std::accumulate(differences.begin(), differences.end(), 0.0)) * (1 - 1e-12);
   constexpr size_t exact_up_to = 16;
   uint64_t hits = 0, tries = 0;
   auto toss = [&](auto sign_bit) {
@@ -186,20 +194,26 @@ double sign_flip_p(const std::vector<double>& differences, uint64_t seed) {
     ++tries;
   };
   if (d.size() <= exact_up_to) {
-    for (uint64_t bits = 0; bits < (uint64_t{1} << d.size()); ++bits) toss([&](size_t i) { return (bits >> i) & 1; });
+    for (uint64_t bits = 0; bits < (uint64_t{1} << d.size()); ++bits)
+      toss([&](size_t i) { return (bits >> i) & 1; });
     return static_cast<double>(hits) / static_cast<double>(tries);
   }
   std::mt19937_64 random(seed);
   for (int t = 0; t < 20000; ++t) toss([&](size_t) { return random() >> 63; });
-  return static_cast<double>(hits + 1) / static_cast<double>(tries + 1);  // the observed pattern is one of them
+  return static_cast<double>(hits + 1) /
+         static_cast<double>(tries + 1);  // the observed pattern is one of them
 }
 
 std::string to_string(Verdict verdict) {
   switch (verdict) {
-    case Verdict::better: return "BETTER";
-    case Verdict::worse: return "WORSE";
-    case Verdict::same: return "SAME";
-    case Verdict::unclear: break;
+    case Verdict::better:
+      return "BETTER";
+    case Verdict::worse:
+      return "WORSE";
+    case Verdict::same:
+      return "SAME";
+    case Verdict::unclear:
+      break;
   }
   return "UNCLEAR";
 }

@@ -1,5 +1,5 @@
-// Statistics of a report: estimates with 95 % intervals, paired comparisons and their verdicts. Everything random
-// starts from a fixed seed, so that the same results give the same report.
+// Statistics of a report: estimates with 95 % intervals, paired comparisons and their verdicts. Everything
+// random starts from a fixed seed, so that the same results give the same report.
 #pragma once
 #include <cstdint>
 #include <limits>
@@ -44,17 +44,19 @@ Estimate wilson(int successes, int n);
 /// Bootstrap", 2015, "expanded percentile"). No interval when a group has fewer than two values.
 Estimate bootstrap(const Strata& groups, Center center, uint64_t seed = 20250101);
 
-/// Mean score over groups. Within a group: Wilson when all scores are 0 or 1 (a bootstrap of five perfect scores
-/// would claim certainty), else bootstrap of the mean. Groups are combined by recovered variances (MOVER; Zou and
-/// Donner, Statistics in Medicine 27, 2008).
+/// Mean score over groups. Within a group: Wilson when all scores are 0 or 1 (a bootstrap of five perfect
+/// scores would claim certainty), else bootstrap of the mean. Groups are combined by recovered variances
+/// (MOVER; Zou and Donner, Statistics in Medicine 27, 2008).
 Estimate score_estimate(const Strata& groups);
 
-/// Mean of candidate - baseline over the same samples. Within a group: Newcombe's paired score interval (Statistics
-/// in Medicine 17, 1998, method 10) for 0/1 scores, else bootstrap of the differences; groups combined by MOVER.
+/// Mean of candidate - baseline over the same samples. Within a group: Newcombe's paired score interval
+/// (Statistics in Medicine 17, 1998, method 10) for 0/1 scores, else bootstrap of the differences; groups
+/// combined by MOVER.
 Estimate paired_difference(const PairedStrata& groups);
 
-/// Two-sided p value of "the sign of each difference is a coin toss", statistic = |sum|: exact up to 16 non-zero
-/// differences (for 0/1 scores that is McNemar's exact test), else 20,000 random sign patterns. 1 without any.
+/// Two-sided p value of "the sign of each difference is a coin toss", statistic = |sum|: exact up to 16
+/// non-zero differences (for 0/1 scores that is McNemar's exact test), else 20,000 random sign patterns. 1
+/// without any.
 double sign_flip_p(const std::vector<double>& differences, uint64_t seed = 20250101);
 
 /// BETTER and WORSE: the 95 % interval excludes "no difference" and reaches outside the margin.

@@ -22,7 +22,9 @@ std::string three(double x) {
 std::string score_text(const Estimate& e) {
   if (!e.known()) return "-";
   if (!e.has_interval()) return fmt::format("{:.2f}", e.value);
-  auto bound = [](double x) { return x >= 0.995 ? std::string("1.0") : fmt::format("{:.2f}", std::max(0.0, x)).substr(1); };
+  auto bound = [](double x) {
+    return x >= 0.995 ? std::string("1.0") : fmt::format("{:.2f}", std::max(0.0, x)).substr(1);
+  };
   return fmt::format("{:.2f} [{},{}]", e.value, bound(e.lo), bound(e.hi));
 }
 
@@ -39,18 +41,30 @@ std::string difference_text(const PanelPoint& p, const PointStats& s) {
   return fmt::format("{:+.2f} {}", s.score_vs_dense.value, to_string(s.verdict));
 }
 
-std::string count_text(const PointStats& s) { return s.n == s.expected ? std::to_string(s.n) : fmt::format("{}/{}", s.n, s.expected); }
+std::string count_text(const PointStats& s) {
+  return s.n == s.expected ? std::to_string(s.n) : fmt::format("{}/{}", s.n, s.expected);
+}
 
 std::string slice_table(const Panel& panel, const Slice& slice, int width) {
-  TextTable table({{"TAD", 3, false}, {"method", 0, false}, {"n", 5, true}, {"score [95 %]", 14, false}, {"to dense", 13, false},
-                   {"TTFT s", 6, true}, {"×faster", 9, true}, {"attn s", 6, true}, {"×faster", 9, true}, {"dens.", 5, true}}, width);
+  TextTable table({{"TAD", 3, false},
+                   {"method", 0, false},
+                   {"n", 5, true},
+                   {"score [95 %]", 14, false},
+                   {"to dense", 13, false},
+                   {"TTFT s", 6, true},
+                   {"×faster", 9, true},
+                   {"attn s", 6, true},
+                   {"×faster", 9, true},
+                   {"dens.", 5, true}},
+                  width);
   for (size_t i = 0; i < panel.points.size(); ++i) {
     const PanelPoint& p = panel.points[i];
     const PointStats& s = slice.stats[i];
     std::string marks;
     for (FrontierClass c : s.frontier) marks += mark(c);
     table.add({marks, p.label, count_text(s), score_text(s.score), difference_text(p, s), three(s.ttft.value),
-               speedup_text(p, s.speedup_ttft), three(s.attention.value), speedup_text(p, s.speedup_attention),
+               speedup_text(p, s.speedup_ttft), three(s.attention.value),
+               speedup_text(p, s.speedup_attention),
                s.density.known() ? fmt::format("{:.3f}", s.density.value) : "-"});
   }
   return table.text();
@@ -67,17 +81,23 @@ std::string noise_text(const Panel& panel, const Slice& slice, int width) {
       if (slice.stats[static_cast<size_t>(j)].frontier[axis] == FrontierClass::on_frontier)
         names += (names.empty() ? "" : ", ") + panel.points[static_cast<size_t>(j)].label;
     if (!names.empty())
-      out += wrap(str("  within noise of each other (score and attention time): ", panel.points[i].label, " and ", names), width, 4);
+      out += wrap(str("  within noise of each other (score and attention time): ", panel.points[i].label,
+                      " and ", names),
+                  width, 4);
   }
   return out;
 }
 
 std::string length_text(const BreakEven& b) {
   switch (b.kind) {
-    case BreakEven::crosses: return fmt::format("{:.0f} tokens", b.tokens);
-    case BreakEven::always_faster: return fmt::format("faster from {} tokens on", b.shortest);
-    case BreakEven::never_faster: return fmt::format("not up to {} tokens", b.longest);
-    case BreakEven::one_length: break;
+    case BreakEven::crosses:
+      return fmt::format("{:.0f} tokens", b.tokens);
+    case BreakEven::always_faster:
+      return fmt::format("faster from {} tokens on", b.shortest);
+    case BreakEven::never_faster:
+      return fmt::format("not up to {} tokens", b.longest);
+    case BreakEven::one_length:
+      break;
   }
   return "";
 }
@@ -88,7 +108,8 @@ std::string break_even_text(const Report& report, int width) {
   for (const BreakEven& b : report.break_evens) groups.insert(b.model + b.hardware + b.dtype);
   for (const BreakEven& b : report.break_evens) {
     if (b.kind == BreakEven::one_length) continue;
-    auto& row = rows[b.label + (groups.size() > 1 ? str(" (", b.model, ", ", b.dtype, ", ", b.hardware, ")") : "")];
+    auto& row =
+        rows[b.label + (groups.size() > 1 ? str(" (", b.model, ", ", b.dtype, ", ", b.hardware, ")") : "")];
     (b.axis == Axis::attention ? row.first : row.second) = length_text(b);
   }
   if (rows.empty()) return "";
@@ -111,17 +132,26 @@ std::string terminal_text(const Report& report, int width) {
       out += slice_table(panel, slice, width) + noise_text(panel, slice, width) + "\n";
     }
   }
-  out += wrap("TAD: score against TTFT, attention time, density:  * on the frontier  ~ within noise of it  . dominated  "
-              "? not compared (unknown, or not all tasks measured)", width, 2);
-  out += wrap("Brackets: 95 % interval; ±: half of it. ×faster: speed-up, paired with dense on the same sample and rounds. To "
-              "dense: paired score difference; SAME: no sample changed or the interval is inside the margin; UNCLEAR: more "
-              "samples are needed to tell.", width, 2);
+  out += wrap(
+      "TAD: score against TTFT, attention time, density:  * on the frontier  ~ within noise of it  . "
+      "dominated  "
+      "? not compared (unknown, or not all tasks measured)",
+      width, 2);
+  out += wrap(
+      "Brackets: 95 % interval; ±: half of it. ×faster: speed-up, paired with dense on the same sample and "
+      "rounds. To "
+      "dense: paired score difference; SAME: no sample changed or the interval is inside the margin; "
+      "UNCLEAR: more "
+      "samples are needed to tell.",
+      width, 2);
   out += "\n" + positions_text(report.positions, width) + break_even_text(report, width);
   if (!report.problems.empty()) {
     out += "Not counted\n";
     for (const Problem& p : report.problems)
-      out += wrap(fmt::format("  {} sample{} {}: {}, {}, {} tokens, run {} (first: {}){}", p.samples, p.samples == 1 ? "" : "s",
-                              p.status, p.label, p.task, p.tokens, p.run_id, p.example, p.why.empty() ? "" : ": " + p.why), width, 4);
+      out += wrap(fmt::format("  {} sample{} {}: {}, {}, {} tokens, run {} (first: {}){}", p.samples,
+                              p.samples == 1 ? "" : "s", p.status, p.label, p.task, p.tokens, p.run_id,
+                              p.example, p.why.empty() ? "" : ": " + p.why),
+                  width, 4);
     out += "\n";
   }
   for (const std::string& note : report.notes) out += wrap("note: " + note, width, 6);

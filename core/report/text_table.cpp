@@ -14,7 +14,9 @@ std::string pad(const std::string& text, int width, bool right) {
 
 }  // namespace
 
-int text_columns(const std::string& text) { return static_cast<int>(std::count_if(text.begin(), text.end(), starts_character)); }
+int text_columns(const std::string& text) {
+  return static_cast<int>(std::count_if(text.begin(), text.end(), starts_character));
+}
 
 std::string cut_to(const std::string& text, int width) {
   const int length = text_columns(text);

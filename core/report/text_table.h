@@ -20,7 +20,8 @@ class TextTable {
     int width = 0;
     bool right = false;
   };
-  TextTable(std::vector<Column> layout, int line_width) : layout_(std::move(layout)), line_width_(line_width) {}
+  TextTable(std::vector<Column> layout, int line_width)
+      : layout_(std::move(layout)), line_width_(line_width) {}
   void add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
   bool empty() const { return rows_.empty(); }
   std::string text() const;

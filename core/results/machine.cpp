@@ -20,14 +20,16 @@ MachineFacts machine_facts() {
     if (f.cpu.empty() && line.starts_with("model name")) f.cpu = line.substr(colon + 2);
     if (f.isa.empty() && line.starts_with("flags")) {
       const std::string flags = line.substr(colon + 1) + " ";
-      for (const char* name : {"avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16"})
+      for (const char* name :
+           {"avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16"})
         if (flags.find(std::string(" ") + name + " ") != std::string::npos) f.isa.push_back(name);
     }
   }
   if (f.cpu.empty()) f.cpu = "unknown CPU";
   cpu_set_t set;
   CPU_ZERO(&set);
-  f.cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : int(sysconf(_SC_NPROCESSORS_ONLN));
+  f.cores =
+      sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : int(sysconf(_SC_NPROCESSORS_ONLN));
   std::ifstream meminfo("/proc/meminfo");
   for (std::string line; std::getline(meminfo, line);) {
     std::istringstream words(line);

@@ -27,7 +27,8 @@ void make_folder(const fs::path& path) {
 }
 
 void refuse_non_finite(const json& j, const std::string& path) {
-  if (j.is_number_float() && !std::isfinite(j.get<double>())) throw std::logic_error(str("result field ", path, " is not finite"));
+  if (j.is_number_float() && !std::isfinite(j.get<double>()))
+    throw std::logic_error(str("result field ", path, " is not finite"));
   if (j.is_structured())
     for (const auto& [key, value] : j.items()) refuse_non_finite(value, path + "/" + key);
 }
@@ -52,7 +53,8 @@ std::vector<fs::path> logs_of(const fs::path& folder) {
 }
 
 /// summary.json, which says that the run is complete.
-void write_summary(const fs::path& folder, const std::vector<std::string>& samples, int64_t ok, double score_sum) {
+void write_summary(const fs::path& folder, const std::vector<std::string>& samples, int64_t ok,
+                   double score_sum) {
   json summary{{"schema", kResultsSchema}, {"n", samples.size()}, {"ok", ok}, {"samples", samples}};
   if (ok > 0) summary["score"] = score_sum / double(ok);
   write_file_atomically((folder / "summary.json").string(), summary.dump(1) + "\n");
@@ -72,7 +74,9 @@ SampleLog::SampleLog(std::string file) : file_(std::move(file)) {
       const size_t end = text.find('\n', at);
       const json record = json::parse(text.begin() + long(at), text.begin() + long(end), nullptr, false);
       if (record.is_discarded() || !record.is_object() || !record.contains("sample"))
-        throw InputError(str(file_, ":", line, ": is no sample record; mend or delete the line, or use another results folder"));
+        throw InputError(
+            str(file_, ":", line,
+                ": is no sample record; mend or delete the line, or use another results folder"));
       note(record);
       at = end + 1;
     }
@@ -107,7 +111,8 @@ ResultStore::ResultStore(std::string root, const std::string& experiment, std::s
   if (lock_ < 0) throw InputError(str(name, ": can not be written: ", std::strerror(errno)));
   if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
     ::close(lock_);
-    throw InputError(str(root_, ": another prefillbench is writing here; wait for it, or use another --results folder"));
+    throw InputError(
+        str(root_, ": another prefillbench is writing here; wait for it, or use another --results folder"));
   }
 }
 
@@ -117,7 +122,9 @@ ResultStore::~ResultStore() {
 
 std::string ResultStore::folder(const std::string& id) const { return (fs::path(root_) / id).string(); }
 
-bool ResultStore::complete(const std::string& id) const { return fs::exists(fs::path(folder(id)) / "summary.json"); }
+bool ResultStore::complete(const std::string& id) const {
+  return fs::exists(fs::path(folder(id)) / "summary.json");
+}
 
 SampleLog& ResultStore::open(const std::string& id, const json& spec, const json& provenance) {
   auto& log = logs_[id];
@@ -127,14 +134,17 @@ SampleLog& ResultStore::open(const std::string& id, const json& spec, const json
   const auto provenance_file = dir / "provenance.json";
   if (fs::exists(provenance_file)) {
     const json before = json::parse(read_file(provenance_file.string()), nullptr, false);
-    const std::string there = before.is_object() ? before.value("hardware", "") : "", here = provenance.value("hardware", "");
+    const std::string there = before.is_object() ? before.value("hardware", "") : "",
+                      here = provenance.value("hardware", "");
     if (there != here)
-      throw InputError(str(dir.string(), ": was measured on '", there, "', this is '", here, "'; use another --results folder"));
+      throw InputError(str(dir.string(), ": was measured on '", there, "', this is '", here,
+                           "'; use another --results folder"));
   } else {
     write_file_atomically((dir / "spec.json").string(), spec.dump(1) + "\n");
     write_file_atomically(provenance_file.string(), provenance.dump(1) + "\n");
   }
-  log = std::make_unique<SampleLog>((dir / (shard_.empty() ? "samples.jsonl" : "samples-" + shard_ + ".jsonl")).string());
+  log = std::make_unique<SampleLog>(
+      (dir / (shard_.empty() ? "samples.jsonl" : "samples-" + shard_ + ".jsonl")).string());
   return *log;
 }
 
@@ -179,7 +189,8 @@ std::vector<std::string> merge_results(const std::vector<std::string>& from, con
   for (const auto& root : from) {
     if (!fs::is_directory(root)) throw InputError(str(root, ": is no results folder"));
     for (const auto& entry : fs::recursive_directory_iterator(root))
-      if (entry.path().filename() == "spec.json") runs[fs::relative(entry.path().parent_path(), root).string()].push_back(entry.path().parent_path());
+      if (entry.path().filename() == "spec.json")
+        runs[fs::relative(entry.path().parent_path(), root).string()].push_back(entry.path().parent_path());
   }
   if (runs.empty()) throw InputError("no runs were found in the folders to merge (no spec.json anywhere)");
   std::vector<std::string> said;
@@ -190,11 +201,14 @@ std::vector<std::string> merge_results(const std::vector<std::string>& from, con
     std::map<std::string, json> merged;  // newest settled record per sample
     for (const auto& folder : folders) {
       const json other = json::parse(read_file((folder / "spec.json").string()));
-      if (other != spec) throw InputError(str(folder.string(), "/spec.json differs from ", folders[0].string(), "/spec.json though the run id is the same"));
+      if (other != spec)
+        throw InputError(str(folder.string(), "/spec.json differs from ", folders[0].string(),
+                             "/spec.json though the run id is the same"));
       for (auto& record : read_samples(folder.string())) {
         auto& slot = merged[record.at("sample").get<std::string>()];
         const bool newer = slot.is_null() || record.value("time", "") >= slot.value("time", "");
-        if (slot.is_null() || (settles(record) && (newer || !settles(slot))) || (!settles(slot) && newer)) slot = record;
+        if (slot.is_null() || (settles(record) && (newer || !settles(slot))) || (!settles(slot) && newer))
+          slot = record;
       }
     }
     std::string text;
@@ -208,13 +222,14 @@ std::vector<std::string> merge_results(const std::vector<std::string>& from, con
       if (record.value("status", "") == "ok") ++ok, sum += record.value("score", 0.0);
     }
     write_file_atomically((target / "spec.json").string(), spec.dump(1) + "\n");
-    fs::copy_file(folders[0] / "provenance.json", target / "provenance.json", fs::copy_options::overwrite_existing);
+    fs::copy_file(folders[0] / "provenance.json", target / "provenance.json",
+                  fs::copy_options::overwrite_existing);
     write_file_atomically((target / "samples.jsonl").string(), text);
     const int64_t wanted = spec.at("workload").value("count", int64_t(0));
     const bool complete = settled == int64_t(merged.size()) && settled >= wanted;
     if (complete) write_summary(target, samples, ok, sum);
-    said.push_back(str(name, ": ", settled, " of ", wanted, " samples from ", folders.size(), folders.size() == 1 ? " folder" : " folders",
-                       complete ? "" : " (partial)"));
+    said.push_back(str(name, ": ", settled, " of ", wanted, " samples from ", folders.size(),
+                       folders.size() == 1 ? " folder" : " folders", complete ? "" : " (partial)"));
   }
   return said;
 }

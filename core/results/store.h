@@ -1,5 +1,5 @@
-// results/<experiment>/<run id>/: spec.json, provenance.json, samples.jsonl (append-only), summary.json (written last:
-// its presence means complete). See results/README.md for the schema.
+// results/<experiment>/<run id>/: spec.json, provenance.json, samples.jsonl (append-only), summary.json
+// (written last: its presence means complete). See results/README.md for the schema.
 #pragma once
 #include <map>
 #include <memory>
@@ -12,10 +12,12 @@ namespace prefill {
 
 constexpr int kResultsSchema = 1;
 
-/// First 16 hex digits of the SHA-256 of the identity's canonical JSON: typed parameters, so 0.9 and .90 are one run.
+/// First 16 hex digits of the SHA-256 of the identity's canonical JSON: typed parameters, so 0.9 and .90 are
+/// one run.
 std::string run_id(const nlohmann::json& identity);
 
-/// Appends whole lines, each flushed to the disk before append() returns. Opening cuts a line that a crash tore.
+/// Appends whole lines, each flushed to the disk before append() returns. Opening cuts a line that a crash
+/// tore.
 class SampleLog {
  public:
   /// `file` is created when missing. Throws InputError when a whole line is no JSON, naming file and line.
@@ -34,8 +36,8 @@ class SampleLog {
   std::set<std::string> settled_;
 };
 
-/// The runs of one experiment under `root`/`experiment`, for one writer (an advisory lock keeps a second one out;
-/// shards of a sweep write logs of their own and do not exclude each other).
+/// The runs of one experiment under `root`/`experiment`, for one writer (an advisory lock keeps a second one
+/// out; shards of a sweep write logs of their own and do not exclude each other).
 class ResultStore {
  public:
   /// shard "" or "2-of-8". Throws InputError when another process writes here.
@@ -45,7 +47,8 @@ class ResultStore {
   bool complete(const std::string& id) const;
   /// Creates the run's folder, or checks that what is there has the same identity and hardware.
   SampleLog& open(const std::string& id, const nlohmann::json& spec, const nlohmann::json& provenance);
-  /// Writes summary.json when all of `samples` are settled over all shards' logs; false when some are missing.
+  /// Writes summary.json when all of `samples` are settled over all shards' logs; false when some are
+  /// missing.
   bool finish(const std::string& id, const std::vector<std::string>& samples);
 
  private:
@@ -54,8 +57,9 @@ class ResultStore {
   std::map<std::string, std::unique_ptr<SampleLog>> logs_;
 };
 
-/// Union of two or more result roots (or experiment folders) into `out`: by (run id, sample), the newest settled record
-/// wins. Returns lines that say what was merged. Throws InputError when two runs of one id differ in identity.
+/// Union of two or more result roots (or experiment folders) into `out`: by (run id, sample), the newest
+/// settled record wins. Returns lines that say what was merged. Throws InputError when two runs of one id
+/// differ in identity.
 std::vector<std::string> merge_results(const std::vector<std::string>& from, const std::string& out);
 
 /// All records of a run folder (samples*.jsonl), in order; a torn last line is skipped and counted.

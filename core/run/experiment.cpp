@@ -43,7 +43,8 @@ class ExperimentReader {
       : e_(e), bad_(bad), base_(fs::path(e.file).parent_path().string()), quick_(quick) {}
 
   void read(const Located& root) {
-    if (root.kind != Located::map) return complain(root, "an experiment is a map with name, model, workloads and methods");
+    if (root.kind != Located::map)
+      return complain(root, "an experiment is a map with name, model, workloads and methods");
     FieldReader r(root, "the experiment", e_.file, base_, bad_);
     int schema = 0;
     Located workloads, methods_, measure, quick;
@@ -62,7 +63,9 @@ class ExperimentReader {
     if (!root.find("schema")) complain(root, "'schema: 1' is missing (the version of this file format)");
     if (const Located* at = root.find("name"); !at || e_.name.empty())
       complain(at ? *at : root, "'name' is missing: results go to results/<name>/");
-    else if (e_.name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != std::string::npos || e_.name[0] == '.')
+    else if (e_.name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") !=
+                 std::string::npos ||
+             e_.name[0] == '.')
       complain(*at, str("'name' = '", e_.name, "' becomes a folder: use letters, digits, '-', '_' and '.'"));
     if (const Located* at = root.find("backend"); at && e_.backend != "auto" && !backends().find(e_.backend))
       complain(*at, e_.backend == "cuda" ? "backend 'cuda' is not in this build; build with the cuda preset"
@@ -83,7 +86,9 @@ class ExperimentReader {
   }
 
  private:
-  void complain(const Located& at, std::string text) { bad_.push_back({e_.file, at.line, at.column, std::move(text)}); }
+  void complain(const Located& at, std::string text) {
+    bad_.push_back({e_.file, at.line, at.column, std::move(text)});
+  }
 
   void check_model(const Located& at) {
     const bool fetchable = e_.model == "smollm2-135m-instruct" || e_.model == "smollm2-135m-instruct-128k";
@@ -97,7 +102,10 @@ class ExperimentReader {
   /// quick: {tokens: 2048, samples: 1}
   void shorten(const Located& root, const Located& quick) {
     if (quick.kind == Located::null) {
-      if (quick_) complain(root, "there is no 'quick' block (quick: {tokens: 4096, samples: 1}), so --quick means nothing here");
+      if (quick_)
+        complain(
+            root,
+            "there is no 'quick' block (quick: {tokens: 4096, samples: 1}), so --quick means nothing here");
       return;
     }
     FieldReader r(quick, "quick", e_.file, base_, bad_);
@@ -130,7 +138,8 @@ class ExperimentReader {
     r("tokens", tokens, in(16, 16777216), "");
     r("samples", w.count, in(1, 1000000), "");
     r("seed", w.seed, at_least(0), "");
-    r("profile", w.profile, one_of({"official", "official-88b3daa", "minference", "shareprefill", "flexprefill"}), "");
+    r("profile", w.profile,
+      one_of({"official", "official-88b3daa", "minference", "shareprefill", "flexprefill"}), "");
     r("template", w.prompt_template, one_of({"none", "chat"}), "");
     r("params", params, any(), "");
     r.finish();
@@ -186,10 +195,13 @@ class ExperimentReader {
   /// Every sweep is a map from a parameter to the list of its values.
   bool sweep_lists(const Located& sweep, const char* kind) {
     if (sweep.kind == Located::null) return false;
-    if (sweep.kind != Located::map) return complain(sweep, str("'", kind, "' must be a map: parameter: [values]")), false;
+    if (sweep.kind != Located::map)
+      return complain(sweep, str("'", kind, "' must be a map: parameter: [values]")), false;
     for (const auto& [key, values] : sweep.entries)
       if (values.kind != Located::list || values.items.empty())
-        return complain(values.line ? values : key, str("'", kind, "': '", key.text, "' needs a list of values, as in [0.9, 0.95]")), false;
+        return complain(values.line ? values : key,
+                        str("'", kind, "': '", key.text, "' needs a list of values, as in [0.9, 0.95]")),
+               false;
     return true;
   }
 
@@ -201,7 +213,8 @@ class ExperimentReader {
         for (const Located& v : values.items) next.push_back({with(p.changes, key, v)});
       points = std::move(next);
     }
-    if (points.size() > 100000) complain(grid, str("the grid has ", points.size(), " points; 100000 is the limit")), points.resize(1);
+    if (points.size() > 100000)
+      complain(grid, str("the grid has ", points.size(), " points; 100000 is the limit")), points.resize(1);
   }
 
   void expand_zip(const Located& zip, std::vector<Point>& points) {
@@ -209,7 +222,8 @@ class ExperimentReader {
     const size_t n = zip.entries[0].second.items.size();
     for (const auto& [key, values] : zip.entries)
       if (values.items.size() != n)
-        return complain(values, str("'zip': '", key.text, "' has ", values.items.size(), " values, '", zip.entries[0].first.text, "' has ", n, "; they go together one by one"));
+        return complain(values, str("'zip': '", key.text, "' has ", values.items.size(), " values, '",
+                                    zip.entries[0].first.text, "' has ", n, "; they go together one by one"));
     std::vector<Point> next;
     for (const Point& p : points)
       for (size_t i = 0; i < n; ++i) {
@@ -234,8 +248,10 @@ class ExperimentReader {
 
   void add_dense() {
     const MethodInfo* dense = methods().find("dense");
-    if (!dense || std::any_of(e_.points.begin(), e_.points.end(), [&](auto& p) { return p.method == dense; })) return;
-    e_.points.insert(e_.points.begin(), MethodPoint{dense, dense->read({}, e_.file, base_, bad_), "dense", true});
+    if (!dense || std::any_of(e_.points.begin(), e_.points.end(), [&](auto& p) { return p.method == dense; }))
+      return;
+    e_.points.insert(e_.points.begin(),
+                     MethodPoint{dense, dense->read({}, e_.file, base_, bad_), "dense", true});
   }
 
   void drop_twins() {
@@ -267,8 +283,10 @@ Experiment read_experiment(const std::string& file, Diagnostics& bad, bool quick
   if (root.kind == Located::null && bad.size() > before) return e;  // no tree to go on with
   ExperimentReader(e, bad, quick).read(root);
   // Sweeps read the base once per point: say each thing once, in the order of the file.
-  std::stable_sort(bad.begin(), bad.end(), [](auto& a, auto& b) { return std::tie(a.line, a.column) < std::tie(b.line, b.column); });
-  bad.erase(std::unique(bad.begin(), bad.end(), [](auto& a, auto& b) { return a.print() == b.print(); }), bad.end());
+  std::stable_sort(bad.begin(), bad.end(),
+                   [](auto& a, auto& b) { return std::tie(a.line, a.column) < std::tie(b.line, b.column); });
+  bad.erase(std::unique(bad.begin(), bad.end(), [](auto& a, auto& b) { return a.print() == b.print(); }),
+            bad.end());
   return e;
 }
 

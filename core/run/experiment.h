@@ -11,18 +11,23 @@ namespace prefill {
 
 /// How to measure (architecture and reasons: docs/measuring.md).
 struct Measure {
-  int warmups = -1;          ///< untimed prefills per method and length before the first sample; -1: 0 on CPUs, 1 on GPUs
-  int repeats = 1;           ///< timed rounds per sample; each round runs dense and all methods in shuffled order
-  int64_t seed = 1;          ///< of the shuffling
+  int warmups =
+      -1;  ///< untimed prefills per method and length before the first sample; -1: 0 on CPUs, 1 on GPUs
+  int repeats = 1;   ///< timed rounds per sample; each round runs dense and all methods in shuffled order
+  int64_t seed = 1;  ///< of the shuffling
   bool check_plans = false;  ///< check every plan's invariants (slow)
   double budget_s = 0;       ///< stop before a round that would end later than this; 0: no limit
   template <class V>
   void fields(V& v) {
-    v("warmups", warmups, in(-1, 100), "untimed prefills per method and length before the first sample; -1: 0 on CPUs, 1 on GPUs");
-    v("repeats", repeats, in(1, 1000), "timed rounds per sample; each runs dense and every method once, shuffled");
+    v("warmups", warmups, in(-1, 100),
+      "untimed prefills per method and length before the first sample; -1: 0 on CPUs, 1 on GPUs");
+    v("repeats", repeats, in(1, 1000),
+      "timed rounds per sample; each runs dense and every method once, shuffled");
     v("seed", seed, at_least(0), "seed of the order within rounds");
-    v("check_plans", check_plans, any(), "check the invariants of every plan (slow; for methods under development)");
-    v("budget_s", budget_s, at_least(0), "seconds after which no further sample is begun; every method then has the same samples; 0: no limit");
+    v("check_plans", check_plans, any(),
+      "check the invariants of every plan (slow; for methods under development)");
+    v("budget_s", budget_s, at_least(0),
+      "seconds after which no further sample is begun; every method then has the same samples; 0: no limit");
   }
 };
 
@@ -48,7 +53,8 @@ struct PrunedPoint {
 };
 
 struct Experiment {
-  std::string file, text, name, description, model = "smollm2-135m-instruct-128k", backend = "auto", dtype = "auto";
+  std::string file, text, name, description, model = "smollm2-135m-instruct-128k", backend = "auto",
+                                             dtype = "auto";
   int threads = 0;
   Measure measure;
   std::vector<WorkloadSpec> workloads;
@@ -60,8 +66,8 @@ struct Experiment {
 /// quick: the file's `quick` block replaces every workload's tokens and samples, and the name gets "-quick".
 Experiment read_experiment(const std::string& file, Diagnostics& bad, bool quick = false);
 
-/// The folder of a model: a path as it is, else $PREFILLBENCH_HOME/NAME (default ~/.cache/prefillbench). Throws
-/// InputError that says how to get it.
+/// The folder of a model: a path as it is, else $PREFILLBENCH_HOME/NAME (default ~/.cache/prefillbench).
+/// Throws InputError that says how to get it.
 std::string resolve_model(const std::string& model, const std::string& base_folder);
 
 /// $PREFILLBENCH_HOME or ~/.cache/prefillbench.

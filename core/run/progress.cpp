@@ -22,7 +22,9 @@ Progress::Progress(double total, bool quiet)
 
 Progress::~Progress() { draw(true); }
 
-double Progress::elapsed_s() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+double Progress::elapsed_s() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+}
 
 void Progress::advance(double work, const std::string& now) {
   done_ += work;
@@ -46,8 +48,9 @@ void Progress::draw(bool last) {
   const double left = done_ > 0 ? elapsed_s() * (total_ - done_) / done_ : 0;
   std::string bar(24, '.');
   std::fill_n(bar.begin(), size_t(share * 24), '#');
-  std::fprintf(stderr, "%s[%s] %3.0f%%  %s elapsed, %s left  %.60s%s", terminal_ ? "\r\033[K" : "", bar.c_str(), 100 * share,
-               duration_text(elapsed_s()).c_str(), done_ > 0 ? duration_text(left).c_str() : "?", last ? "" : now_.c_str(),
+  std::fprintf(stderr, "%s[%s] %3.0f%%  %s elapsed, %s left  %.60s%s", terminal_ ? "\r\033[K" : "",
+               bar.c_str(), 100 * share, duration_text(elapsed_s()).c_str(),
+               done_ > 0 ? duration_text(left).c_str() : "?", last ? "" : now_.c_str(),
                terminal_ && !last ? "" : "\n");
   std::fflush(stderr);
 }

@@ -11,8 +11,13 @@ namespace {
 
 class PromptWorkload final : public Workload {
  public:
-  PromptWorkload(Model& model, const Tokenizer& tokenizer, std::unique_ptr<Task> task, bool chat, std::string folder, int64_t count)
-      : model_(model), tokenizer_(tokenizer), task_(std::move(task)), chat_(chat), folder_(std::move(folder)),
+  PromptWorkload(Model& model, const Tokenizer& tokenizer, std::unique_ptr<Task> task, bool chat,
+                 std::string folder, int64_t count)
+      : model_(model),
+        tokenizer_(tokenizer),
+        task_(std::move(task)),
+        chat_(chat),
+        folder_(std::move(folder)),
         size_(std::min(count, task_->size())) {
     for (int32_t id : model.eos_ids()) stop_.insert(id);
     for (int32_t id : tokenizer.eos_ids()) stop_.insert(id);
@@ -25,10 +30,12 @@ class PromptWorkload final : public Workload {
   int64_t prepare(int64_t index) override {
     sample_ = task_->sample(index);
     // A chat template brings its own special tokens.
-    ids_ = chat_ ? tokenizer_.encode(apply_chat_template(folder_, "", sample_.prompt), false) : tokenizer_.encode(sample_.prompt);
+    ids_ = chat_ ? tokenizer_.encode(apply_chat_template(folder_, "", sample_.prompt), false)
+                 : tokenizer_.encode(sample_.prompt);
     if (ids_.empty()) throw InputError(str("sample ", sample_.id, " has an empty prompt"));
     if (int64_t(ids_.size()) + task_->max_new_tokens() > model_.max_tokens())
-      throw Unsupported(str("sample ", sample_.id, " has ", ids_.size(), " tokens and may add ", task_->max_new_tokens(), ", the model's context ends at ", model_.max_tokens()));
+      throw Unsupported(str("sample ", sample_.id, " has ", ids_.size(), " tokens and may add ",
+                            task_->max_new_tokens(), ", the model's context ends at ", model_.max_tokens()));
     return int64_t(ids_.size());
   }
 
@@ -40,7 +47,8 @@ class PromptWorkload final : public Workload {
 
   Answered finish() override {
     std::vector<int32_t> out;
-    for (int32_t id = next_; int(out.size()) < task_->max_new_tokens() && !stop_.count(id); id = winner(model_.decode(id))) {
+    for (int32_t id = next_; int(out.size()) < task_->max_new_tokens() && !stop_.count(id);
+         id = winner(model_.decode(id))) {
       out.push_back(id);
       if (int(out.size()) == task_->max_new_tokens()) break;
     }
@@ -72,8 +80,9 @@ class PromptWorkload final : public Workload {
 
 }  // namespace
 
-std::unique_ptr<Workload> make_prompt_workload(Model& model, const Tokenizer& tokenizer, std::unique_ptr<Task> task, bool chat,
-                                               std::string folder, int64_t count) {
+std::unique_ptr<Workload> make_prompt_workload(Model& model, const Tokenizer& tokenizer,
+                                               std::unique_ptr<Task> task, bool chat, std::string folder,
+                                               int64_t count) {
   return std::make_unique<PromptWorkload>(model, tokenizer, std::move(task), chat, std::move(folder), count);
 }
 

@@ -20,7 +20,9 @@ namespace prefill {
 using nlohmann::json;
 namespace {
 
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 /// What one method point gave on one sample, over the rounds.
 struct Outcome {
@@ -42,10 +44,13 @@ class Runner {
     shape_ = s_.model->shape();
     for (size_t p = 0; p < e_.points.size(); ++p) {
       if (e_.points[p].method->name == "dense" && dense_ == e_.points.size()) dense_ = p;
-      if (o_.only.empty() || p == dense_ || fnmatch(o_.only.c_str(), e_.points[p].label.c_str(), 0) == 0) chosen_.push_back(p);
+      if (o_.only.empty() || p == dense_ || fnmatch(o_.only.c_str(), e_.points[p].label.c_str(), 0) == 0)
+        chosen_.push_back(p);
     }
-    if (!o_.only.empty() && chosen_.size() < 2 && fnmatch(o_.only.c_str(), e_.points[dense_].label.c_str(), 0) != 0)
-      throw InputError(str("--only '", o_.only, "' matches no method label; see prefillbench plan ", e_.file));
+    if (!o_.only.empty() && chosen_.size() < 2 &&
+        fnmatch(o_.only.c_str(), e_.points[dense_].label.c_str(), 0) != 0)
+      throw InputError(
+          str("--only '", o_.only, "' matches no method label; see prefillbench plan ", e_.file));
     verify_backend(*s_.backend, shape_, s_.model->dtype());
   }
 
@@ -65,7 +70,8 @@ class Runner {
         if (jobs.empty()) continue;
         if (budget > 0 && progress.elapsed_s() + longest_unit * 0.5 > budget && i > 0) {
           out_of_time = true;
-          progress.note(str("the time budget of ", duration_text(budget), " is spent after ", i, " samples per workload; run again to go on from here"));
+          progress.note(str("the time budget of ", duration_text(budget), " is spent after ", i,
+                            " samples per workload; run again to go on from here"));
           break;
         }
         const double t0 = now_s();
@@ -79,8 +85,10 @@ class Runner {
         for (int64_t i = 0; i < s_.workloads[w]->size(); ++i) ids.push_back(s_.workloads[w]->sample_id(i));
         if (!store.complete(ids_[w][p])) complete &= store.finish(ids_[w][p], ids);
       }
-    if (failures_ > 0) std::cerr << failures_ << " samples failed; the next run tries them again\n";
-    else if (!complete && !out_of_time && o_.shards == 1) std::cerr << "some samples are missing\n";
+    if (failures_ > 0)
+      std::cerr << failures_ << " samples failed; the next run tries them again\n";
+    else if (!complete && !out_of_time && o_.shards == 1)
+      std::cerr << "some samples are missing\n";
     return failures_ > 0 ? exit_some_failed : exit_ok;
   }
 
@@ -111,10 +119,26 @@ class Runner {
   json provenance_of() const {
     const MachineFacts m = machine_facts();
     const BuildInfo& b = build_info();
-    return {{"schema", 1}, {"hardware", str(s_.backend->hardware(), ", ", s_.threads, " threads")}, {"cpu", m.cpu}, {"isa", m.isa}, {"cores", m.cores},
-            {"memory_bytes", m.memory_bytes}, {"os", m.host_os}, {"kernel", m.kernel}, {"git_sha", b.git_sha}, {"dirty", b.dirty},
-            {"compiler", b.compiler}, {"build_type", b.build_type}, {"libtorch", b.libtorch}, {"version", b.version}, {"backend", s_.backend->name()},
-            {"dtype", s_.model->dtype()}, {"argv", o_.argv}, {"experiment_file", e_.file}, {"yaml", e_.text}, {"time", utc_now()}};
+    return {{"schema", 1},
+            {"hardware", str(s_.backend->hardware(), ", ", s_.threads, " threads")},
+            {"cpu", m.cpu},
+            {"isa", m.isa},
+            {"cores", m.cores},
+            {"memory_bytes", m.memory_bytes},
+            {"os", m.host_os},
+            {"kernel", m.kernel},
+            {"git_sha", b.git_sha},
+            {"dirty", b.dirty},
+            {"compiler", b.compiler},
+            {"build_type", b.build_type},
+            {"libtorch", b.libtorch},
+            {"version", b.version},
+            {"backend", s_.backend->name()},
+            {"dtype", s_.model->dtype()},
+            {"argv", o_.argv},
+            {"experiment_file", e_.file},
+            {"yaml", e_.text},
+            {"time", utc_now()}};
   }
 
   std::vector<size_t> pending(size_t w, int64_t i) const {
@@ -123,7 +147,8 @@ class Runner {
       if (!logs_[w][p]->settled().count(s_.workloads[w]->sample_id(i))) jobs.push_back(p);
     if (jobs.size() == 1 && jobs[0] == dense_) return jobs;
     // Dense runs in every round with the others: it is what they are paired with.
-    if (!jobs.empty() && std::find(jobs.begin(), jobs.end(), dense_) == jobs.end()) jobs.insert(jobs.begin(), dense_);
+    if (!jobs.empty() && std::find(jobs.begin(), jobs.end(), dense_) == jobs.end())
+      jobs.insert(jobs.begin(), dense_);
     return jobs;
   }
 
@@ -137,7 +162,8 @@ class Runner {
     int64_t unit = 0;
     for (int64_t i = 0; i < most_samples(); ++i)
       for (size_t w = 0; w < s_.workloads.size(); ++w)
-        if (i < s_.workloads[w]->size() && unit++ % o_.shards == o_.shard) total += work(w) * double(pending(w, i).size()) * e_.measure.repeats;
+        if (i < s_.workloads[w]->size() && unit++ % o_.shards == o_.shard)
+          total += work(w) * double(pending(w, i).size()) * e_.measure.repeats;
     return total;
   }
 
@@ -156,7 +182,8 @@ class Runner {
         std::vector<size_t> order(jobs.size());
         std::iota(order.begin(), order.end(), size_t(0));
         // Shuffled, the same way for the same seed, sample and round.
-        std::mt19937_64 random(uint64_t(e_.measure.seed) * 1000003u + uint64_t(i) * 7919u + w * 104729u + uint64_t(round));
+        std::mt19937_64 random(uint64_t(e_.measure.seed) * 1000003u + uint64_t(i) * 7919u + w * 104729u +
+                               uint64_t(round));
         for (size_t k = order.size(); k > 1; --k) std::swap(order[k - 1], order[random() % k]);
         for (size_t k : order) {
           progress.advance(0, str(e_.workloads[w].label(), " ", sample, " ", e_.points[jobs[k]].label));
@@ -204,7 +231,8 @@ class Runner {
       out.stages = stages;
       out.device_peak = s_.backend->peak_bytes();
       out.layer_density = engine.layer_density();
-      out.density = std::accumulate(out.layer_density.begin(), out.layer_density.end(), 0.0) / double(std::max<size_t>(1, out.layer_density.size()));
+      out.density = std::accumulate(out.layer_density.begin(), out.layer_density.end(), 0.0) /
+                    double(std::max<size_t>(1, out.layer_density.size()));
       out.kernels = engine.kernels;
       out.facts = engine.facts();
       out.result = workload.finish();
@@ -224,27 +252,46 @@ class Runner {
     }
   }
 
-  void append(size_t w, const std::string& sample, int64_t n, const std::vector<size_t>& jobs, const std::vector<Outcome>& outcomes, Progress& progress) {
+  void append(size_t w, const std::string& sample, int64_t n, const std::vector<size_t>& jobs,
+              const std::vector<Outcome>& outcomes, Progress& progress) {
     const Outcome* dense = nullptr;
     for (size_t k = 0; k < jobs.size(); ++k)
       if (jobs[k] == dense_ && outcomes[k].status == "ok") dense = &outcomes[k];
     for (size_t k = 0; k < jobs.size(); ++k) {
       const Outcome& o = outcomes[k];
-      json record{{"schema", kResultsSchema}, {"sample", sample}, {"status", o.status}, {"tokens", n}, {"time", utc_now()}};
+      json record{{"schema", kResultsSchema},
+                  {"sample", sample},
+                  {"status", o.status},
+                  {"tokens", n},
+                  {"time", utc_now()}};
       if (o.status != "ok") {
         record["why"] = o.why;
         if (o.status != "unsupported") ++failures_;
-        progress.note(str(o.status, ": ", e_.points[jobs[k]].label, " on ", e_.workloads[w].label(), " ", sample, ": ", o.why));
+        progress.note(str(o.status, ": ", e_.points[jobs[k]].label, " on ", e_.workloads[w].label(), " ",
+                          sample, ": ", o.why));
       } else {
         json stages = json::object();
         for (int s = 0; s < kStages; ++s) stages[stage_name(Stage(s))] = o.stages[size_t(s)];
-        record.update({{"score", o.result.score.value}, {"metric", o.result.score.metric}, {"prediction", o.result.prediction}, {"answer", o.result.answer},
-                       {"ttft_s", o.ttft_s}, {"attention_s", o.attention_s}, {"stages_s", stages}, {"decode_s", o.decode_s}, {"density", o.density},
-                       {"layer_density", o.layer_density}, {"kernels", o.kernels}, {"peak_rss_bytes", peak_rss_bytes()}, {"facts", o.facts}});
+        record.update({{"score", o.result.score.value},
+                       {"metric", o.result.score.metric},
+                       {"prediction", o.result.prediction},
+                       {"answer", o.result.answer},
+                       {"ttft_s", o.ttft_s},
+                       {"attention_s", o.attention_s},
+                       {"stages_s", stages},
+                       {"decode_s", o.decode_s},
+                       {"density", o.density},
+                       {"layer_density", o.layer_density},
+                       {"kernels", o.kernels},
+                       {"peak_rss_bytes", peak_rss_bytes()},
+                       {"facts", o.facts}});
         if (o.device_peak > 0) record["device_peak_bytes"] = o.device_peak;
         if (!o.result.details.is_null()) record["details"] = o.result.details;
         if (!o.result.score.error.empty()) record["score_error"] = o.result.score.error;
-        if (dense && jobs[k] != dense_) record["dense"] = {{"ttft_s", dense->ttft_s}, {"attention_s", dense->attention_s}, {"score", dense->result.score.value}};
+        if (dense && jobs[k] != dense_)
+          record["dense"] = {{"ttft_s", dense->ttft_s},
+                             {"attention_s", dense->attention_s},
+                             {"score", dense->result.score.value}};
       }
       // A dense run that only served as this round's pair is on record already.
       if (!logs_[w][jobs[k]]->settled().count(sample)) logs_[w][jobs[k]]->append(record);
@@ -257,9 +304,9 @@ class Runner {
   ModelShape shape_;
   size_t dense_ = size_t(e_.points.size());
   std::vector<size_t> chosen_;
-  std::vector<std::vector<std::string>> ids_;       // [workload][point]
-  std::vector<std::vector<SampleLog*>> logs_;       // [workload][point]
-  std::set<int64_t> warm_;                          // lengths
+  std::vector<std::vector<std::string>> ids_;  // [workload][point]
+  std::vector<std::vector<SampleLog*>> logs_;  // [workload][point]
+  std::set<int64_t> warm_;                     // lengths
   int64_t failures_ = 0;
 };
 

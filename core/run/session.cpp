@@ -28,7 +28,8 @@ std::unique_ptr<KernelBackend> open_backend(const std::string& name) {
 std::string weights_fingerprint(const std::string& folder) {
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.path().extension() == ".safetensors" || entry.path().filename() == "config.json") files.push_back(entry.path());
+    if (entry.path().extension() == ".safetensors" || entry.path().filename() == "config.json")
+      files.push_back(entry.path());
   std::sort(files.begin(), files.end());
   Sha256 hash;
   std::string buffer(1 << 20, '\0');
@@ -58,7 +59,8 @@ Session open_session(Experiment& e) {
   for (auto it = e.workloads.begin(); it != e.workloads.end();) {
     const WorkloadSpec& w = *it;
     try {
-      made.push_back(w.task->make(w.params, TaskRequest{w.tokens, w.count, uint64_t(w.seed), w.profile, s.tokenizer.get()}));
+      made.push_back(w.task->make(
+          w.params, TaskRequest{w.tokens, w.count, uint64_t(w.seed), w.profile, s.tokenizer.get()}));
     } catch (const Unsupported& missing) {
       if (e.workloads.size() == 1) throw;
       e.pruned.push_back({w.label(), missing.what()});
@@ -67,7 +69,8 @@ Session open_session(Experiment& e) {
     }
     s.workload_data.push_back(made.back()->provenance());
     if (w.prompt_template == "chat" && made.back()->reading() != Reading::answer)
-      throw InputError(str(e.file, ": task ", w.task->name, " reads plain text and asks nothing: remove 'template: chat'"));
+      throw InputError(str(e.file, ": task ", w.task->name,
+                           " reads plain text and asks nothing: remove 'template: chat'"));
     ++it;
   }
   ModelOptions options;
@@ -75,13 +78,14 @@ Session open_session(Experiment& e) {
   options.device = s.backend->device();
   s.model = load_model(s.model_folder, options);
   ModelShape shape = s.model->shape();
-  s.model_identity = {{"name", shape.id}, {"fingerprint", weights_fingerprint(s.model_folder)}, {"layers", shape.layers},
-                      {"q_heads", shape.q_heads}, {"kv_heads", shape.kv_heads}, {"head_dim", shape.head_dim}};
+  s.model_identity = {{"name", shape.id},           {"fingerprint", weights_fingerprint(s.model_folder)},
+                      {"layers", shape.layers},     {"q_heads", shape.q_heads},
+                      {"kv_heads", shape.kv_heads}, {"head_dim", shape.head_dim}};
   for (size_t i = 0; i < e.workloads.size(); ++i) {
     const WorkloadSpec& w = e.workloads[i];
     if (made[i]->reading() == Reading::answer)
-      s.workloads.push_back(make_prompt_workload(*s.model, *s.tokenizer, std::move(made[i]), w.prompt_template == "chat",
-                                                 s.model_folder, w.count));
+      s.workloads.push_back(make_prompt_workload(*s.model, *s.tokenizer, std::move(made[i]),
+                                                 w.prompt_template == "chat", s.model_folder, w.count));
     else
       s.workloads.push_back(
           make_teacher_forced_workload(*s.model, *s.tokenizer, std::move(made[i]), *s.backend, w.count));
@@ -90,15 +94,25 @@ Session open_session(Experiment& e) {
   return s;
 }
 
-json identity_of(const Experiment& e, const Session& s, const WorkloadSpec& w, const MethodPoint& p, int max_new_tokens) {
-  json out{{"schema", 1},
-          {"method", {{"name", p.method->name}, {"version", p.method->version}, {"params", p.params.canonical}}},
-          {"model", s.model_identity},
-          {"workload", {{"task", w.task->name}, {"version", w.task->version}, {"params", w.params.canonical}, {"tokens", w.tokens}, {"count", w.count},
-                        {"seed", w.seed}, {"profile", w.profile}, {"template", w.prompt_template}, {"max_new_tokens", max_new_tokens}}},
-          {"backend", s.backend->name()},
-          {"dtype", s.model->dtype()},
-          {"threads", s.threads}};
+json identity_of(const Experiment& e, const Session& s, const WorkloadSpec& w, const MethodPoint& p,
+                 int max_new_tokens) {
+  json out{
+      {"schema", 1},
+      {"method", {{"name", p.method->name}, {"version", p.method->version}, {"params", p.params.canonical}}},
+      {"model", s.model_identity},
+      {"workload",
+       {{"task", w.task->name},
+        {"version", w.task->version},
+        {"params", w.params.canonical},
+        {"tokens", w.tokens},
+        {"count", w.count},
+        {"seed", w.seed},
+        {"profile", w.profile},
+        {"template", w.prompt_template},
+        {"max_new_tokens", max_new_tokens}}},
+      {"backend", s.backend->name()},
+      {"dtype", s.model->dtype()},
+      {"threads", s.threads}};
   const json& data = s.workload_data[size_t(&w - e.workloads.data())];
   if (!data.is_null()) out["workload"]["data"] = data;
   return out;
@@ -114,8 +128,10 @@ void verify_backend(const KernelBackend& backend, const ModelShape& shape, const
   const int64_t rows = (n + tile - 1) / tile;
   at::Generator random = at::detail::createCPUGenerator(20240711);
   auto draw = [&](int heads) { return at::randn({heads, n, shape.head_dim}, random, at::kFloat).to(type); };
-  const Qkv host{draw(shape.q_heads), draw(shape.kv_heads), draw(shape.kv_heads), 1 / std::sqrt(double(shape.head_dim))};
-  const Qkv device{host.q.to(backend.device()), host.k.to(backend.device()), host.v.to(backend.device()), host.scale};
+  const Qkv host{draw(shape.q_heads), draw(shape.kv_heads), draw(shape.kv_heads),
+                 1 / std::sqrt(double(shape.head_dim))};
+  const Qkv device{host.q.to(backend.device()), host.k.to(backend.device()), host.v.to(backend.device()),
+                   host.scale};
   at::Tensor mask = at::rand({1, rows, rows}, random, at::kFloat) < 0.4;
   mask = (mask | at::eye(rows, at::kBool)).tril();
   AttentionPlan sparse = AttentionPlan::uniform(shape.q_heads, {Route::tiles, 0});
@@ -128,14 +144,18 @@ void verify_backend(const KernelBackend& backend, const ModelShape& shape, const
     const char* what;
     const AttentionPlan *on_host, *on_device;
   };
-  for (const auto& [what, on_host, on_device] : {Case{"dense", &dense, &dense}, Case{"block-sparse", &sparse, &there}}) {
+  for (const auto& [what, on_host, on_device] :
+       {Case{"dense", &dense, &dense}, Case{"block-sparse", &sparse, &there}}) {
     if (!backend.supports(device, *on_device)) continue;
     const at::Tensor want = reference->attend(host, *on_host).out.to(at::kDouble);
     const at::Tensor got = backend.attend(device, *on_device).out.to(at::kCPU).to(at::kDouble);
     const double error = ((want - got).norm() / want.norm()).item<double>();
     // Rounding of operands and of P: about 2^-9 for bfloat16, 2^-12 for float16, far less for float32.
     const double bound = type == at::kFloat ? 1e-4 : 2e-2;
-    if (!(error < bound)) throw std::runtime_error(str("backend ", backend.name(), " is wrong: ", what, " attention differs from cpu-ref by ", error, " (relative; bound ", bound, "); nothing was timed"));
+    if (!(error < bound))
+      throw std::runtime_error(str("backend ", backend.name(), " is wrong: ", what,
+                                   " attention differs from cpu-ref by ", error, " (relative; bound ", bound,
+                                   "); nothing was timed"));
   }
 }
 

@@ -1,4 +1,5 @@
-// Everything an experiment needs in memory: backend, model, tokenizer, workloads, methods, and the identity of each run.
+// Everything an experiment needs in memory: backend, model, tokenizer, workloads, methods, and the identity
+// of each run.
 #pragma once
 #include <memory>
 #include <string>
@@ -24,21 +25,24 @@ struct Session {
   std::vector<nlohmann::json> workload_data;  ///< Task::provenance() of each workload: other data, other run
 };
 
-/// Sets everything up; throws InputError / Unsupported with the reason. Prints nothing, creates nothing. A workload whose
-/// data are not here is taken out of the experiment and noted among its pruned points, unless none is left.
+/// Sets everything up; throws InputError / Unsupported with the reason. Prints nothing, creates nothing. A
+/// workload whose data are not here is taken out of the experiment and noted among its pruned points, unless
+/// none is left.
 Session open_session(Experiment&);
 
 /// What names a run: typed parameters of method, model, workload, backend. Its hash is the run's id.
-nlohmann::json identity_of(const Experiment&, const Session&, const WorkloadSpec&, const MethodPoint&, int max_new_tokens);
+nlohmann::json identity_of(const Experiment&, const Session&, const WorkloadSpec&, const MethodPoint&,
+                           int max_new_tokens);
 
-/// "auto" -> the best backend that is available here; else the named one. Throws Unsupported with what would mend it.
+/// "auto" -> the best backend that is available here; else the named one. Throws Unsupported with what would
+/// mend it.
 std::unique_ptr<KernelBackend> open_backend(const std::string& name);
 
 /// A hash of the weights that does not read 16 GB: name, size, header and every 64th mebibyte of each file.
 std::string weights_fingerprint(const std::string& model_folder);
 
-/// The correctness gate: dense and random tile plans at the model's head shape and dtype, backend against cpu-ref,
-/// before anything is timed. Throws std::runtime_error with the error measured.
+/// The correctness gate: dense and random tile plans at the model's head shape and dtype, backend against
+/// cpu-ref, before anything is timed. Throws std::runtime_error with the error measured.
 void verify_backend(const KernelBackend&, const ModelShape&, const std::string& dtype);
 
 }  // namespace prefill

@@ -11,7 +11,8 @@ using nlohmann::json;
 
 json parse(const std::string& text, const std::string& path) {
   json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (value.is_discarded()) throw InputError(str(path, ": not valid JSON (a list of lists of numbers is expected)"));
+  if (value.is_discarded())
+    throw InputError(str(path, ": not valid JSON (a list of lists of numbers is expected)"));
   return value;
 }
 
@@ -34,12 +35,14 @@ std::string python_list(const std::string& text, const std::string& variant, con
     }
     throw InputError(str(path, ": the list of ", name, " is not closed"));
   }
-  throw InputError(str(path, ": no list whose name ends in _", variant, names.empty() ? "" : "; there is ", names));
+  throw InputError(
+      str(path, ": no list whose name ends in _", variant, names.empty() ? "" : "; there is ", names));
 }
 
 void must_fit(const json& file, const std::string& field, const json& have, const std::string& path) {
   if (file.contains(field) && file[field] != have)
-    throw InputError(str(path, ": made for ", field, " = ", file[field].dump(), ", here it is ", have.dump()));
+    throw InputError(
+        str(path, ": made for ", field, " = ", file[field].dump(), ", here it is ", have.dump()));
 }
 
 }  // namespace
@@ -58,13 +61,14 @@ HeadTable read_head_table(const std::string& path, const std::string& variant, c
     file = json(file["thresholds"]);
   }
   if (!file.is_array() || int(file.size()) != layers)
-    throw InputError(str(path, ": ", file.is_array() ? str(file.size(), " layers") : "no list", ", this model has ",
-                         layers, " layers of ", q_heads, " query heads"));
+    throw InputError(str(path, ": ", file.is_array() ? str(file.size(), " layers") : "no list",
+                         ", this model has ", layers, " layers of ", q_heads, " query heads"));
   HeadTable table;
   for (int l = 0; l < layers; ++l) {
     const json& row = file[size_t(l)];
     if (!row.is_array() || int(row.size()) != q_heads)
-      throw InputError(str(path, ": layer ", l, " must be a list of ", q_heads, " numbers, one per query head"));
+      throw InputError(
+          str(path, ": layer ", l, " must be a list of ", q_heads, " numbers, one per query head"));
     table.rows.emplace_back();
     for (int h = 0; h < q_heads; ++h) {
       const json& x = row[size_t(h)];

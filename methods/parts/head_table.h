@@ -15,9 +15,12 @@ struct HeadTable {
 
 /// Reads a table of layers x q_heads numbers in [0, 1]. Formats:
 ///   artefact of `method` (methods/parts/artifacts.h) whose content is the object below
-///   .json  a list of lists, or an object whose "thresholds" is one. Fields beside it that have a name of `settings`
-///          (what the numbers depend on), or are called "layers" or "q_heads", must have the value they have here
-///   .py    assignments of nested lists, as XAttention publishes them (llama_threshold.py); the one whose name ends
+///   .json  a list of lists, or an object whose "thresholds" is one. Fields beside it that have a name of
+///   `settings`
+///          (what the numbers depend on), or are called "layers" or "q_heads", must have the value they have
+///          here
+///   .py    assignments of nested lists, as XAttention publishes them (llama_threshold.py); the one whose
+///   name ends
 ///          in _<variant> is taken ("llama_fuse_16" for variant 16)
 /// Throws InputError naming the file, the place and what would be right.
 HeadTable read_head_table(const std::string& path, const std::string& variant, const std::string& method,

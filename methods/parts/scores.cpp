@@ -69,7 +69,8 @@ at::Tensor tile_energy(const at::Tensor& q, const at::Tensor& means, double scal
                        EnergyOptions how) {
   if (q.is_cuda() && cuda_ops().tile_energy && !how.row_softmax) {
     const at::Tensor energy = cuda_ops().tile_energy(
-        q, means, {scale, grid.q_tile, grid.k_tile, how.sees == Sees::first_token, how.per_kv_head, how.padded_rows});
+        q, means,
+        {scale, grid.q_tile, grid.k_tile, how.sees == Sees::first_token, how.per_kv_head, how.padded_rows});
     if (energy.defined()) return energy;
   }
   const at::Tensor kbar = means.to(at::kFloat);
@@ -77,33 +78,34 @@ at::Tensor tile_energy(const at::Tensor& q, const at::Tensor& means, double scal
   const int64_t fold = how.per_kv_head ? group : 1, out_heads = heads / fold;
   at::Tensor energy = at::zeros({out_heads, grid.rows(), grid.cols()}, kbar.options());
   const auto ids = kbar.options().dtype(at::kLong);
-  in_bands(q.device(), grid.rows() * grid.q_tile, heads, grid.cols(), grid.q_tile, [&](int64_t first, int64_t tokens) {
-    const int64_t rows = tokens / grid.q_tile, real = std::min(tokens, grid.n - first);
-    const int64_t cols = (first + real - 1) / grid.k_tile + 1;
-    at::Tensor queries = zero_padded(q.narrow(1, first, real), tokens);
-    at::Tensor logits = grouped_dot(queries, kbar.narrow(1, 0, cols)).mul_(scale);
+  in_bands(q.device(), grid.rows() * grid.q_tile, heads, grid.cols(), grid.q_tile,
+           [&](int64_t first, int64_t tokens) {
+             const int64_t rows = tokens / grid.q_tile, real = std::min(tokens, grid.n - first);
+             const int64_t cols = (first + real - 1) / grid.k_tile + 1;
+             at::Tensor queries = zero_padded(q.narrow(1, first, real), tokens);
+             at::Tensor logits = grouped_dot(queries, kbar.narrow(1, 0, cols)).mul_(scale);
 
-    at::Tensor pos = at::arange(first, first + tokens, ids).unsqueeze(1);
-    at::Tensor seen_from = at::arange(cols, ids).unsqueeze(0) * grid.k_tile;
-    if (how.sees == Sees::last_token) seen_from = seen_from + (grid.k_tile - 1);
-    at::Tensor hidden = pos < seen_from;
-    if (!how.padded_rows) hidden = hidden | (pos >= grid.n);
-    if (how.row_softmax)
-      logits = masked_softmax(logits, hidden.logical_not());
-    else
-      logits.masked_fill_(hidden, -kInf);
+             at::Tensor pos = at::arange(first, first + tokens, ids).unsqueeze(1);
+             at::Tensor seen_from = at::arange(cols, ids).unsqueeze(0) * grid.k_tile;
+             if (how.sees == Sees::last_token) seen_from = seen_from + (grid.k_tile - 1);
+             at::Tensor hidden = pos < seen_from;
+             if (!how.padded_rows) hidden = hidden | (pos >= grid.n);
+             if (how.row_softmax)
+               logits = masked_softmax(logits, hidden.logical_not());
+             else
+               logits.masked_fill_(hidden, -kInf);
 
-    logits = logits.view({out_heads, fold, rows, grid.q_tile, cols});
-    at::Tensor into = energy.narrow(1, first / grid.q_tile, rows).narrow(2, 0, cols);
-    if (how.row_softmax) {
-      into.copy_(logits.sum({1, 3}));
-      return;
-    }
-    at::Tensor peak = logits.amax({1, 3, 4}, /*keepdim=*/true);
-    peak = peak.masked_fill(peak.isinf(), 0);  // a row that sees no block: all energies 0
-    logits.sub_(peak).exp_();
-    into.copy_(logits.sum({1, 3}));
-  });
+             logits = logits.view({out_heads, fold, rows, grid.q_tile, cols});
+             at::Tensor into = energy.narrow(1, first / grid.q_tile, rows).narrow(2, 0, cols);
+             if (how.row_softmax) {
+               into.copy_(logits.sum({1, 3}));
+               return;
+             }
+             at::Tensor peak = logits.amax({1, 3, 4}, /*keepdim=*/true);
+             peak = peak.masked_fill(peak.isinf(), 0);  // a row that sees no block: all energies 0
+             logits.sub_(peak).exp_();
+             into.copy_(logits.sum({1, 3}));
+           });
   return energy;
 }
 
@@ -144,10 +146,12 @@ at::Tensor antidiagonal_mass(const at::Tensor& q, const at::Tensor& k, double sc
   const int64_t real_groups = (n + stride - 1) / stride;
   auto fold = [&](const at::Tensor& x) { return x.reshape({x.size(0), groups, stride * dim}); };
   // On a GPU 16-bit inputs stay what they are: their products are exact in float32 on the tensor cores.
-  const bool narrow = q.is_cuda() && q.scalar_type() != at::kFloat && o.mode != "double" && o.mode != "triple";
+  const bool narrow =
+      q.is_cuda() && q.scalar_type() != at::kFloat && o.mode != "double" && o.mode != "triple";
   const at::ScalarType held = narrow ? q.scalar_type() : at::kFloat;
   at::Tensor order = at::tensor(query_order(o), at::kLong).to(q.device());
-  at::Tensor fq = fold(zero_padded(q, blocks * block, held).view({heads, groups, stride, dim}).index_select(2, order));
+  at::Tensor fq =
+      fold(zero_padded(q, blocks * block, held).view({heads, groups, stride, dim}).index_select(2, order));
   at::Tensor fk = zero_padded(k, blocks * block, held).view({k.size(0), groups, stride, dim});
   fk = fold(blurred_keys(fk, o.mode));
 

@@ -39,7 +39,8 @@ at::Tensor top_p(const at::Tensor& scores, const at::Tensor& p, const at::Tensor
   at::Tensor sorted = mass.gather(-1, order);
   at::Tensor upto = sorted.cumsum(-1);
   at::Tensor total = mass.sum(-1, /*keepdim=*/true);
-  at::Tensor target = at::where(p.isinf(), p, p * total);  // inf * 0 is not wanted: a row without mass keeps all
+  at::Tensor target =
+      at::where(p.isinf(), p, p * total);  // inf * 0 is not wanted: a row without mass keeps all
   at::Tensor keep = how.include_crossing ? (upto - sorted) < target : upto <= target;
   return with_forced(at::zeros_like(keep).scatter(-1, order, keep), candidates, forced);
 }
@@ -48,7 +49,8 @@ at::Tensor top_p(const at::Tensor& scores, const at::Tensor& p, const at::Tensor
 
 at::Tensor select_top_k(const at::Tensor& scores, int64_t k, const at::Tensor& candidates,
                         const at::Tensor& forced) {
-  return select_top_count(scores, at::full({1, 1, 1}, k, scores.options().dtype(at::kLong)), candidates, forced);
+  return select_top_count(scores, at::full({1, 1, 1}, k, scores.options().dtype(at::kLong)), candidates,
+                          forced);
 }
 
 at::Tensor select_top_count(const at::Tensor& scores, const at::Tensor& counts, const at::Tensor& candidates,

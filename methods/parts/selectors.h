@@ -1,6 +1,6 @@
-// From tile scores to tile sets. Scores are [heads, rows, cols] floating point, candidates and forced sets are
-// bool tensors that broadcast to them, results are bool [heads, rows, cols]. Pure ATen: any device, no host sync.
-// Equal scores are broken towards the smaller column, so a selection is a function of its input.
+// From tile scores to tile sets. Scores are [heads, rows, cols] floating point, candidates and forced sets
+// are bool tensors that broadcast to them, results are bool [heads, rows, cols]. Pure ATen: any device, no
+// host sync. Equal scores are broken towards the smaller column, so a selection is a function of its input.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -18,15 +18,16 @@ at::Tensor select_top_count(const at::Tensor& scores, const at::Tensor& counts, 
                             const at::Tensor& forced = {});
 
 struct TopP {
-  /// The tile whose addition reaches the target is kept (FlexPrefill, XAttention, Prism) or dropped (SpargeAttn).
+  /// The tile whose addition reaches the target is kept (FlexPrefill, XAttention, Prism) or dropped
+  /// (SpargeAttn).
   bool include_crossing = true;
   /// The running sum starts with the mass of the forced tiles (XAttention) instead of ignoring them (Prism).
   bool forced_head_start = true;
 };
 
 /// Tiles in falling order of score (which must not be negative) until their sum reaches p times the sum over
-/// the row's candidates; sums in float64. p holds one target per head, or a single one for all. A target of 1 or
-/// more keeps every candidate, also those whose score is 0: "all of the mass" can not depend on rounding.
+/// the row's candidates; sums in float64. p holds one target per head, or a single one for all. A target of 1
+/// or more keeps every candidate, also those whose score is 0: "all of the mass" can not depend on rounding.
 at::Tensor select_top_p(const at::Tensor& scores, const std::vector<double>& p, const at::Tensor& candidates,
                         const at::Tensor& forced = {}, TopP how = {});
 

@@ -22,15 +22,17 @@ struct TileGrid {
 /// Tiles of which some query of the row may see some key: bool [rows, cols].
 at::Tensor causal_tiles(const TileGrid&, at::Device);
 
-/// What a method keeps whatever its scores say. Counts are tiles (key tiles for sink and local, rows for last).
+/// What a method keeps whatever its scores say. Counts are tiles (key tiles for sink and local, rows for
+/// last).
 struct ForcedTiles {
-  int64_t sink = 0;   ///< first key tiles of every row
-  int64_t local = 1;  ///< last causal key tiles of every row, counted from each of the row's own diagonal tiles
-  int64_t last = 0;   ///< last rows that keep every causal tile
+  int64_t sink = 0;  ///< first key tiles of every row
+  int64_t local =
+      1;  ///< last causal key tiles of every row, counted from each of the row's own diagonal tiles
+  int64_t last = 0;  ///< last rows that keep every causal tile
 };
 
-/// Bool [rows, cols], causality applied. With local >= 1 it holds every tile that the diagonal crosses, which is
-/// what a plan demands; local = 0 leaves them out, for selectors whose source does not force the diagonal.
+/// Bool [rows, cols], causality applied. With local >= 1 it holds every tile that the diagonal crosses, which
+/// is what a plan demands; local = 0 leaves them out, for selectors whose source does not force the diagonal.
 at::Tensor forced_tiles(const TileGrid&, const ForcedTiles&, at::Device);
 
 /// A plan that computes mask [patterns, rows, cols] (bool): causality and the diagonal are applied here, and

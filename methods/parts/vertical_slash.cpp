@@ -19,10 +19,14 @@ at::Tensor stripe_mask(const at::Tensor& vertical, const at::Tensor& slash) {
 }
 
 TileSet cover_vertical_slash(const at::Tensor& columns, const at::Tensor& distances, int64_t most, int tile) {
-  const int64_t heads = columns.size(0), n = columns.size(1), rows = (n + tile - 1) / tile, rest = rows * tile - n;
+  const int64_t heads = columns.size(0), n = columns.size(1), rows = (n + tile - 1) / tile,
+                rest = rows * tile - n;
   // Distance d hits block offsets floor(d/tile) and ceil(d/tile); the second is the first of d + tile - 1.
   at::Tensor hit = at::constant_pad_nd(distances, {0, rest}).view({heads, rows, tile}).any(2) |
-                   at::constant_pad_nd(distances, {tile - 1, rest + 1}).view({heads, rows + 1, tile}).any(2).narrow(1, 0, rows);
+                   at::constant_pad_nd(distances, {tile - 1, rest + 1})
+                       .view({heads, rows + 1, tile})
+                       .any(2)
+                       .narrow(1, 0, rows);
   hit.select(1, 0).fill_(true);
   const at::Tensor whole = at::constant_pad_nd(columns, {0, rest}, true).view({heads, rows, tile}).all(2);
   const at::Tensor tiles = stripe_mask(whole, hit);

@@ -23,8 +23,9 @@ struct VerticalSlash {
 /// columns becomes a whole tile; the diagonal tile is always there.
 HostPattern cover_vertical_slash(const VerticalSlash&, int tile, int64_t n);
 
-/// The same for all heads at once, on the device of its arguments and without a wait for it: columns, distances [H,n]
-/// bool, at most `most` columns a head. The TileSet has a pattern per head and columns per row of tiles.
+/// The same for all heads at once, on the device of its arguments and without a wait for it: columns,
+/// distances [H,n] bool, at most `most` columns a head. The TileSet has a pattern per head and columns per
+/// row of tiles.
 TileSet cover_vertical_slash(const at::Tensor& columns, const at::Tensor& distances, int64_t most, int tile);
 
 /// The set that MInference's released index conversion computes (csrc/vertical_slash_index.cu: 64-wide ranges

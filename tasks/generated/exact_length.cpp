@@ -12,16 +12,18 @@ constexpr int tails = 12;
 
 class Fitter {
  public:
-  Fitter(const BuildPrompt& build, int64_t min_units, int64_t tokens, const Tokenizer& tokenizer, const std::string& what)
+  Fitter(const BuildPrompt& build, int64_t min_units, int64_t tokens, const Tokenizer& tokenizer,
+         const std::string& what)
       : build_(build), min_units_(min_units), tokens_(tokens), tokenizer_(tokenizer), what_(what) {}
 
   Fitted run() {
     const int64_t least = count(min_units_, {});
     if (least > tokens_)
-      throw InputError(str(what_, ": ", tokens_, " tokens are too few: the smallest prompt has ", least, " under this tokenizer"));
+      throw InputError(str(what_, ": ", tokens_, " tokens are too few: the smallest prompt has ", least,
+                           " under this tokenizer"));
     int64_t units = largest_units(least);
-    // A gap may be smaller than the shortest padding sentence, or one unit may hold tokens in steps that no padding
-    // meets: one unit less leaves more room.
+    // A gap may be smaller than the shortest padding sentence, or one unit may hold tokens in steps that no
+    // padding meets: one unit less leaves more room.
     for (int64_t floor = std::max(min_units_, units - 6); units >= floor; --units) {
       const int64_t gap = tokens_ - count(units, {});
       if (gap == 0) return {units, {}};
@@ -37,14 +39,15 @@ class Fitter {
     return int64_t(tokenizer_.encode(build_(units, padding.text())).size());
   }
 
-  // A number of units that fits and leaves room for less than one more, by secant steps: encodings of long prompts
-  // cost seconds, so there should be few.
+  // A number of units that fits and leaves room for less than one more, by secant steps: encodings of long
+  // prompts cost seconds, so there should be few.
   int64_t largest_units(int64_t least) {
     int64_t low = min_units_, low_count = least, high = -1;  // low fits, high does not; -1: none known
     int64_t guess = min_units_ + 16;
     while (true) {
       const int64_t got = count(guess, {});
-      if (got <= low_count) throw InputError(str(what_, ": more content does not make the prompt longer under this tokenizer"));
+      if (got <= low_count)
+        throw InputError(str(what_, ": more content does not make the prompt longer under this tokenizer"));
       const double slope = double(got - low_count) / double(guess - low);
       if (got <= tokens_)
         low = guess, low_count = got;
@@ -74,7 +77,8 @@ class Fitter {
     return {};
   }
 
-  // Words cost one token each in the usual vocabularies; where they cost more, marks at the end make up the rest.
+  // Words cost one token each in the usual vocabularies; where they cost more, marks at the end make up the
+  // rest.
   Padding local_fill(int64_t goal) {
     if (base_ < 0) base_ = count(min_units_, {});
     auto cost = [&](int64_t words, int tail) { return count(min_units_, {words, tail}) - base_; };

@@ -23,8 +23,9 @@ Sample GeneratedTask::sample(int64_t index) const {
   Fitted fitted{fixed_units_, {}};
   if (fixed_units_ <= 0) {
     if (!request_.tokenizer) throw InputError(str(name_, ": an exact token length needs a tokenizer"));
-    fitted = fit_exactly([&](int64_t units, const std::string& padding) { return build(index, units, padding).prompt; },
-                         min_units(), request_.tokens, *request_.tokenizer, name_);
+    fitted = fit_exactly(
+        [&](int64_t units, const std::string& padding) { return build(index, units, padding).prompt; },
+        min_units(), request_.tokens, *request_.tokenizer, name_);
   }
   Draft draft = build(index, fitted.units, fitted.padding.text());
   Sample out;

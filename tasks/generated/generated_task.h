@@ -9,8 +9,9 @@
 
 namespace prefill {
 
-/// A task that writes its own samples. A subclass says how a prompt of so many units is built; this class finds the
-/// number of units (and a padding sentence at the start of the context) that make exactly request.tokens tokens.
+/// A task that writes its own samples. A subclass says how a prompt of so many units is built; this class
+/// finds the number of units (and a padding sentence at the start of the context) that make exactly
+/// request.tokens tokens.
 class GeneratedTask : public Task {
  public:
   struct Draft {
@@ -20,15 +21,16 @@ class GeneratedTask : public Task {
 
   int64_t size() const override { return request_.count; }
   int max_new_tokens() const override { return max_new_tokens_; }
-  /// Throws InputError when the index is out of range, when there is no tokenizer, or when the length is too small.
+  /// Throws InputError when the index is out of range, when there is no tokenizer, or when the length is too
+  /// small.
   Sample sample(int64_t index) const final;
   Score score(const Sample& sample, const std::string& prediction) const override;
 
  protected:
   /// `scored_as`: name of the scorer. `max_new_tokens`: the published limit; `override_limit` > 0 wins.
   /// `fixed_units` > 0: the published size by construction; request.tokens is then not looked at.
-  GeneratedTask(std::string name, const std::string& scored_as, const TaskRequest& request, int max_new_tokens,
-                int override_limit, int64_t fixed_units);
+  GeneratedTask(std::string name, const std::string& scored_as, const TaskRequest& request,
+                int max_new_tokens, int override_limit, int64_t fixed_units);
 
   /// Same arguments, same bytes. `padding` is "" or one sentence that belongs at the start of the context.
   virtual Draft build(int64_t index, int64_t units, const std::string& padding) const = 0;

@@ -28,7 +28,9 @@ std::vector<std::string> split_sentences(const std::string& text) {
     while (end < flat.size() && (flat[end] == '"' || flat[end] == '\'' || flat[end] == ')')) ++end;
     if (end < flat.size() && flat[end] != ' ') continue;
     const char next = end + 1 < flat.size() ? flat[end + 1] : 'A';
-    if (!((next >= 'A' && next <= 'Z') || (next >= '0' && next <= '9') || next == '"' || next == '(' || next < 0)) continue;
+    if (!((next >= 'A' && next <= 'Z') || (next >= '0' && next <= '9') || next == '"' || next == '(' ||
+          next < 0))
+      continue;
     out.push_back(flat.substr(from, end - from));
     from = end + 1;
     i = end;
@@ -49,14 +51,16 @@ Haystack::Haystack(const std::string& kind, const Path& file) : kind_(kind) {
   Prose prose = read_prose(file, "haystack_file");
   auto sentences = split_sentences(prose.text);
   if (sentences.size() < 2)
-    throw InputError(str(prose.provenance["file"].get<std::string>(), ": a haystack needs at least two sentences"));
+    throw InputError(
+        str(prose.provenance["file"].get<std::string>(), ": a haystack needs at least two sentences"));
   provenance_ = std::move(prose.provenance);
   sentences_ = std::make_shared<std::vector<std::string>>(std::move(sentences));
 }
 
 std::string Haystack::text(int64_t units, std::vector<std::pair<double, std::string>> needles, uint64_t start,
                            const std::string& separator) const {
-  std::stable_sort(needles.begin(), needles.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::stable_sort(needles.begin(), needles.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
   std::string out;
   auto add = [&](const std::string& piece) {
     if (!out.empty()) out += separator;
@@ -64,7 +68,8 @@ std::string Haystack::text(int64_t units, std::vector<std::pair<double, std::str
   };
   size_t next = 0;
   for (int64_t u = 0; u <= units; ++u) {
-    for (; next < needles.size() && int64_t(needles[next].first * double(units)) <= u; ++next) add(needles[next].second);
+    for (; next < needles.size() && int64_t(needles[next].first * double(units)) <= u; ++next)
+      add(needles[next].second);
     if (u < units) add((*sentences_)[(start + uint64_t(u)) % sentences_->size()]);
   }
   return out;

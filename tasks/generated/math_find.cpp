@@ -1,5 +1,5 @@
-// Math.Find of InfiniteBench: one order statistic of a long list of small integers. Construction: specification 3.4;
-// wording of the prompt is our own.
+// Math.Find of InfiniteBench: one order statistic of a long list of small integers. Construction:
+// specification 3.4; wording of the prompt is our own.
 #include <algorithm>
 #include <set>
 
@@ -14,12 +14,16 @@ struct Kind {
   enum Bound { largest, smallest, median } bound;
   int rank;  // 1: the largest or smallest distinct value
 };
-const Kind kinds[] = {{"largest number", Kind::largest, 1},         {"second largest number", Kind::largest, 2},
-                      {"third largest number", Kind::largest, 3},   {"smallest number", Kind::smallest, 1},
-                      {"second smallest number", Kind::smallest, 2}, {"third smallest number", Kind::smallest, 3},
+const Kind kinds[] = {{"largest number", Kind::largest, 1},
+                      {"second largest number", Kind::largest, 2},
+                      {"third largest number", Kind::largest, 3},
+                      {"smallest number", Kind::smallest, 1},
+                      {"second smallest number", Kind::smallest, 2},
+                      {"third smallest number", Kind::smallest, 3},
                       {"median number", Kind::median, 0}};
 
-// The median of an even number of values is the mean of the middle two and always a float, as in the published data.
+// The median of an even number of values is the mean of the middle two and always a float, as in the
+// published data.
 nlohmann::json answer_of(const Kind& kind, std::vector<int64_t> values) {
   std::sort(values.begin(), values.end());
   if (kind.bound == Kind::median) {
@@ -39,12 +43,14 @@ class MathFind : public GeneratedTask {
     int max_new_tokens = 0;
     template <class V>
     void fields(V& v) {
-      v("numbers", numbers, at_least(0), "length of the list instead of a token length; the published set has 30000; 0: by token length");
+      v("numbers", numbers, at_least(0),
+        "length of the list instead of a token length; the published set has 30000; 0: by token length");
       v("max_new_tokens", max_new_tokens, at_least(0), "limit of the answer; 0: the official 3");
     }
     std::string invalid() const { return numbers && numbers < 3 ? "numbers must be 0 or at least 3" : ""; }
   };
-  MathFind(const Params& p, const TaskRequest& r) : GeneratedTask("math_find", "math_find", r, 3, p.max_new_tokens, p.numbers) {}
+  MathFind(const Params& p, const TaskRequest& r)
+      : GeneratedTask("math_find", "math_find", r, 3, p.max_new_tokens, p.numbers) {}
 
  protected:
   int64_t min_units() const override { return 3; }
@@ -70,18 +76,23 @@ class MathFind : public GeneratedTask {
     for (size_t i = 0; i < values.size(); ++i) context += str(i ? ", " : "", values[i]);
     context += ']';
     Draft d;
-    const std::string input = str("Answer with one number and no other words. The ", kind.wanted, " of the list is: ");
+    const std::string input =
+        str("Answer with one number and no other words. The ", kind.wanted, " of the list is: ");
     d.prompt = str("What is the ", kind.wanted, " in the following list?\n\n", context, "\n\n", input);
-    d.record = {{"context", context}, {"input", input}, {"answer", nlohmann::json::array({answer_of(kind, values)})}, {"numbers", length}};
+    d.record = {{"context", context},
+                {"input", input},
+                {"answer", nlohmann::json::array({answer_of(kind, values)})},
+                {"numbers", length}};
     return d;
   }
 };
 
-const RegisterTask<MathFind> math_find_task{{.name = "math_find",
-                                         .doc = "largest, smallest (first to third) or median of a long list of integers",
-                                         .source = "InfiniteBench Math.Find (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
-                                         .generated = true},
-                                        __FILE__};
+const RegisterTask<MathFind> math_find_task{
+    {.name = "math_find",
+     .doc = "largest, smallest (first to third) or median of a long list of integers",
+     .source = "InfiniteBench Math.Find (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
+     .generated = true},
+    __FILE__};
 
 }  // namespace
 }  // namespace prefill

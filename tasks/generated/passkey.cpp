@@ -1,5 +1,6 @@
-// Pass key and number string (InfiniteBench Retrieve.PassKey and Retrieve.Number): one sentence, hidden in noise, holds
-// digits that the question asks for. Construction: specification 3.1 and 3.2; wording of the prompt is our own.
+// Pass key and number string (InfiniteBench Retrieve.PassKey and Retrieve.Number): one sentence, hidden in
+// noise, holds digits that the question asks for. Construction: specification 3.1 and 3.2; wording of the
+// prompt is our own.
 #include "core/base/text.h"
 #include "tasks/generated/generated_task.h"
 #include "tasks/generated/haystack.h"
@@ -18,10 +19,14 @@ struct DigitsParams {
   int max_new_tokens = 0;
   template <class V>
   void fields(V& v) {
-    v("haystack", haystack, one_of({"noise", "prose"}), "what the needle is hidden in: repeated noise, or sentences of prose");
-    v("haystack_file", haystack_file, any(), "UTF-8 text for haystack: prose; empty: what scripts/fetch_prose.py fetched");
-    v("lines", lines, at_least(0), "noise lines (or sentences) instead of a token length; the published set has 5220; 0: by token length");
-    v("max_new_tokens", max_new_tokens, at_least(0), "limit of the answer; 0: the official one (pass key 6, number 12)");
+    v("haystack", haystack, one_of({"noise", "prose"}),
+      "what the needle is hidden in: repeated noise, or sentences of prose");
+    v("haystack_file", haystack_file, any(),
+      "UTF-8 text for haystack: prose; empty: what scripts/fetch_prose.py fetched");
+    v("lines", lines, at_least(0),
+      "noise lines (or sentences) instead of a token length; the published set has 5220; 0: by token length");
+    v("max_new_tokens", max_new_tokens, at_least(0),
+      "limit of the answer; 0: the official one (pass key 6, number 12)");
   }
   std::string invalid() const { return ""; }
 };
@@ -55,18 +60,26 @@ class HiddenDigits : public GeneratedTask {
     std::string (*draw)(Rng&);
   };
   HiddenDigits(const Kind& kind, const Params& p, const TaskRequest& r)
-      : GeneratedTask(kind.name, kind.name, r, kind.limit, p.max_new_tokens, p.lines), kind_(kind), haystack_(p.haystack, p.haystack_file) {}
+      : GeneratedTask(kind.name, kind.name, r, kind.limit, p.max_new_tokens, p.lines),
+        kind_(kind),
+        haystack_(p.haystack, p.haystack_file) {}
 
   Draft build(int64_t index, int64_t lines, const std::string& padding) const override {
     Rng random = rng(index);
     const std::string key = kind_.draw(random), thing = kind_.thing;
     const double at = depth(index);
     Draft d;
-    const std::string needle = str("The ", thing, " is ", key, ". Remember it. ", key, " is the ", thing, ".");
-    const std::string context = padded(padding, " ") + haystack_.text(lines, {{at, needle}}, random.next() >> 1);
+    const std::string needle =
+        str("The ", thing, " is ", key, ". Remember it. ", key, " is the ", thing, ".");
+    const std::string context =
+        padded(padding, " ") + haystack_.text(lines, {{at, needle}}, random.next() >> 1);
     const std::string input = str("What is the ", thing, "?");
     d.prompt = str(instruction, "\n\n", context, "\n\n", input, "\n\nThe ", thing, " is");
-    d.record = {{"context", context}, {"input", input}, {"answer", nlohmann::json::array({key})}, {"depth", at}, {"haystack", haystack_.kind()}};
+    d.record = {{"context", context},
+                {"input", input},
+                {"answer", nlohmann::json::array({key})},
+                {"depth", at},
+                {"haystack", haystack_.kind()}};
     return d;
   }
 
@@ -81,19 +94,24 @@ class PassKey : public HiddenDigits {
 };
 class NumberString : public HiddenDigits {
  public:
-  NumberString(const Params& p, const TaskRequest& r) : HiddenDigits({"number_string", "sequence of digits", 12, number_string}, p, r) {}
+  NumberString(const Params& p, const TaskRequest& r)
+      : HiddenDigits({"number_string", "sequence of digits", 12, number_string}, p, r) {}
 };
 
-const RegisterTask<PassKey> passkey{{.name = "passkey",
-                                     .doc = "five digits hidden in noise at a stratified depth; first digits of the answer must be equal",
-                                     .source = "InfiniteBench Retrieve.PassKey (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
-                                     .generated = true},
-                                    __FILE__};
-const RegisterTask<NumberString> number{{.name = "number_string",
-                                         .doc = "ten digits with repeats hidden in noise at a stratified depth",
-                                         .source = "InfiniteBench Retrieve.Number (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
-                                         .generated = true},
-                                        __FILE__};
+const RegisterTask<PassKey> passkey{
+    {.name = "passkey",
+     .doc = "five digits hidden in noise at a stratified depth; first digits of the answer must be equal",
+     .source =
+         "InfiniteBench Retrieve.PassKey (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
+     .generated = true},
+    __FILE__};
+const RegisterTask<NumberString> number{
+    {.name = "number_string",
+     .doc = "ten digits with repeats hidden in noise at a stratified depth",
+     .source =
+         "InfiniteBench Retrieve.Number (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
+     .generated = true},
+    __FILE__};
 
 }  // namespace
 }  // namespace prefill

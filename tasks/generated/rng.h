@@ -7,8 +7,8 @@
 
 namespace prefill {
 
-/// SplitMix64 (Steele, Lea, Flood 2014). One generator per (seed, task, sample), so samples do not depend on each
-/// other or on their number.
+/// SplitMix64 (Steele, Lea, Flood 2014). One generator per (seed, task, sample), so samples do not depend on
+/// each other or on their number.
 class Rng {
  public:
   explicit Rng(uint64_t seed) : state_(seed) {}

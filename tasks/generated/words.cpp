@@ -11,9 +11,12 @@ const std::vector<std::string>& plain_words() {
   static const std::vector<std::string> words = [] {
     std::vector<std::string> out;
     std::istringstream in(
-        "apple river stone cloud tiger lamp forest silver copper garden window bridge candle desert engine falcon guitar "
-        "hammer island jacket kitten ladder magnet needle orange pepper quartz rabbit saddle temple umbrella valley walnut "
-        "yellow zebra anchor basket carpet dragon eagle feather glacier harbor insect jungle kernel lemon mirror napkin "
+        "apple river stone cloud tiger lamp forest silver copper garden window bridge candle desert engine "
+        "falcon guitar "
+        "hammer island jacket kitten ladder magnet needle orange pepper quartz rabbit saddle temple umbrella "
+        "valley walnut "
+        "yellow zebra anchor basket carpet dragon eagle feather glacier harbor insect jungle kernel lemon "
+        "mirror napkin "
         "oyster pencil quilt rocket shadow ticket urchin velvet whistle yogurt zipper");
     for (std::string word; in >> word;) out.push_back(word);
     return out;

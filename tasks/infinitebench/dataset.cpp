@@ -46,20 +46,24 @@ nlohmann::json Dataset::row(int64_t index) const {
   const Line& line = lines_.at(size_t(index));
   std::string text(size_t(line.bytes), '\0');
   std::ifstream in(path_, std::ios::binary);
-  if (!in.seekg(line.offset) || !in.read(text.data(), line.bytes)) throw InputError(str(place(index), ": the file changed while it was read"));
+  if (!in.seekg(line.offset) || !in.read(text.data(), line.bytes))
+    throw InputError(str(place(index), ": the file changed while it was read"));
   if (size_t bad = scoring::invalid_utf8(text); bad != std::string::npos)
-    throw InputError(str(place(index), ": not UTF-8 at byte ", bad, " of the line (byte ", line.offset + int64_t(bad), " of the file)"));
+    throw InputError(str(place(index), ": not UTF-8 at byte ", bad, " of the line (byte ",
+                         line.offset + int64_t(bad), " of the file)"));
   nlohmann::json out;
   try {
     out = nlohmann::json::parse(text);
   } catch (const nlohmann::json::parse_error& e) {
     throw InputError(str(place(index), ": not JSON at byte ", e.byte, " of the line"));
   }
-  if (!out.is_object()) throw InputError(str(place(index), ": a row must be an object with context, input, answer"));
+  if (!out.is_object())
+    throw InputError(str(place(index), ": a row must be an object with context, input, answer"));
   return out;
 }
 
-std::vector<int64_t> choose_rows(const Dataset& data, int64_t count, const std::string& sampling, uint64_t seed) {
+std::vector<int64_t> choose_rows(const Dataset& data, int64_t count, const std::string& sampling,
+                                 uint64_t seed) {
   std::vector<int64_t> rows(size_t(data.size()));
   std::iota(rows.begin(), rows.end(), 0);
   if (count <= 0 || count >= data.size()) return rows;
@@ -67,7 +71,8 @@ std::vector<int64_t> choose_rows(const Dataset& data, int64_t count, const std::
     rows.resize(size_t(count));
     return rows;
   }
-  std::stable_sort(rows.begin(), rows.end(), [&](int64_t a, int64_t b) { return data.bytes(a) < data.bytes(b); });
+  std::stable_sort(rows.begin(), rows.end(),
+                   [&](int64_t a, int64_t b) { return data.bytes(a) < data.bytes(b); });
   Rng random(seed, "by-length", 0);
   std::vector<int64_t> out;
   for (int64_t k = 0; k < count; ++k) {

@@ -9,11 +9,12 @@ namespace prefill::infinitebench {
 
 class Dataset {
  public:
-  /// Scans for line ends only. Throws InputError when the file can not be read or has no rows. Blank lines are skipped.
+  /// Scans for line ends only. Throws InputError when the file can not be read or has no rows. Blank lines
+  /// are skipped.
   explicit Dataset(std::string path);
   int64_t size() const { return int64_t(lines_.size()); }
-  /// Row `index` (from 0, in file order). Throws InputError naming file, line and byte when it is not UTF-8, not JSON
-  /// or not an object.
+  /// Row `index` (from 0, in file order). Throws InputError naming file, line and byte when it is not UTF-8,
+  /// not JSON or not an object.
   nlohmann::json row(int64_t index) const;
   int64_t line_number(int64_t index) const { return lines_[size_t(index)].number; }  ///< from 1
   int64_t bytes(int64_t index) const { return lines_[size_t(index)].bytes; }
@@ -29,8 +30,9 @@ class Dataset {
   std::vector<Line> lines_;
 };
 
-/// `count` of the rows, in file order: the first ones; or, "by-length", one of each of `count` strata of rows sorted by
-/// their size in bytes, drawn with `seed`. count <= 0 or >= size: all rows.
-std::vector<int64_t> choose_rows(const Dataset& data, int64_t count, const std::string& sampling, uint64_t seed);
+/// `count` of the rows, in file order: the first ones; or, "by-length", one of each of `count` strata of rows
+/// sorted by their size in bytes, drawn with `seed`. count <= 0 or >= size: all rows.
+std::vector<int64_t> choose_rows(const Dataset& data, int64_t count, const std::string& sampling,
+                                 uint64_t seed);
 
 }  // namespace prefill::infinitebench

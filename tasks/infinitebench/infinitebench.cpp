@@ -43,14 +43,20 @@ struct FileParams {
   int max_new_tokens = 0;
   template <class V>
   void fields(V& v) {
-    v("folder", folder, any(), "folder with InfiniteBench's JSONL files; empty: the environment variable PREFILLBENCH_INFINITEBENCH");
-    v("templates", templates, any(), "prompt templates written by scripts/import_infinitebench.py; empty: the project's own wording");
+    v("folder", folder, any(),
+      "folder with InfiniteBench's JSONL files; empty: the environment variable PREFILLBENCH_INFINITEBENCH");
+    v("templates", templates, any(),
+      "prompt templates written by scripts/import_infinitebench.py; empty: the project's own wording");
     v("limit", limit, at_least(0), "samples at most; 0: the run's count");
-    v("sampling", sampling, one_of({"first", "by-length"}), "which rows when limited: the first, or one of each stratum by length");
-    v("max_tokens", max_tokens, at_least(0), "tokens of a prompt at most; longer ones lose their middle; 0: the run's tokens");
+    v("sampling", sampling, one_of({"first", "by-length"}),
+      "which rows when limited: the first, or one of each stratum by length");
+    v("max_tokens", max_tokens, at_least(0),
+      "tokens of a prompt at most; longer ones lose their middle; 0: the run's tokens");
     v("truncation", truncation, one_of({"floor-floor", "floor-ceil", "refuse"}),
-      "halves kept of an over-long prompt: floor(L/2) each (most runners), floor and ceil (official GPT-4 runner), or an error instead");
-    v("reserve_answer", reserve_answer, any(), "take the answer's tokens off the limit (MInference, SharePrefill)");
+      "halves kept of an over-long prompt: floor(L/2) each (most runners), floor and ceil (official GPT-4 "
+      "runner), or an error instead");
+    v("reserve_answer", reserve_answer, any(),
+      "take the answer's tokens off the limit (MInference, SharePrefill)");
     v("max_new_tokens", max_new_tokens, at_least(0), "limit of the answer; 0: the official one of the task");
   }
   std::string invalid() const { return ""; }
@@ -59,8 +65,10 @@ struct FileParams {
 std::string folder_of(const FileParams& p) {
   if (!p.folder.text.empty()) return p.folder.text;
   if (const char* env = std::getenv("PREFILLBENCH_INFINITEBENCH"); env && *env) return env;
-  throw Unsupported("InfiniteBench's files are not part of this project: set the task's folder, or PREFILLBENCH_INFINITEBENCH, "
-                    "to the folder that holds passkey.jsonl and the others");
+  throw Unsupported(
+      "InfiniteBench's files are not part of this project: set the task's folder, or "
+      "PREFILLBENCH_INFINITEBENCH, "
+      "to the folder that holds passkey.jsonl and the others");
 }
 
 class FileTask : public Task {
@@ -73,23 +81,27 @@ class FileTask : public Task {
   std::string sample_id(int64_t index) const override { return std::to_string(rows_.at(size_t(index))); }
 
   Sample sample(int64_t index) const override {
-    if (index < 0 || index >= size()) throw InputError(str(name_, ": there is no sample ", index, "; there are ", size()));
+    if (index < 0 || index >= size())
+      throw InputError(str(name_, ": there is no sample ", index, "; there are ", size()));
     const int64_t row_index = rows_[size_t(index)];
     const std::string place = data_.place(row_index);
     Sample s;
     s.record = data_.row(row_index);
     s.id = sample_id(index);
     s.prompt = make_prompt(name_, s.record, template_, place);
-    if (!s.record.contains("context") && s.record.contains("content")) s.record["context"] = s.record["content"];
+    if (!s.record.contains("context") && s.record.contains("content"))
+      s.record["context"] = s.record["content"];
     try {
       s.answer = label_of(name_, s.record, place);
-    } catch (const InputError& e) {  // one bad label must not end a run: the sample is scored 0, with the reason
+    } catch (
+        const InputError& e) {  // one bad label must not end a run: the sample is scored 0, with the reason
       s.record["label_error"] = e.what();
     }
     if (tokenizer_) {
       Truncated t = truncate_middle(s.prompt, limit_, *tokenizer_, params_.truncation == "floor-ceil");
       if (t.cut && params_.truncation == "refuse")
-        throw Unsupported(str(place, ": the prompt has ", t.original_tokens, " tokens, the limit is ", limit_));
+        throw Unsupported(
+            str(place, ": the prompt has ", t.original_tokens, " tokens, the limit is ", limit_));
       s.tokens = t.tokens;
       s.record["original_tokens"] = t.original_tokens;
       s.record["truncated"] = t.cut;
@@ -109,8 +121,12 @@ class FileTask : public Task {
   }
 
   nlohmann::json provenance() const override {
-    nlohmann::json out{{"file", std::filesystem::path(data_.path()).filename().string()}, {"sha256", sha256_file(data_.path())}, {"n", data_.size()}};
-    out["templates"] = params_.templates.text.empty() ? nlohmann::json("own") : nlohmann::json{{"sha256", sha256_file(params_.templates.text)}};
+    nlohmann::json out{{"file", std::filesystem::path(data_.path()).filename().string()},
+                       {"sha256", sha256_file(data_.path())},
+                       {"n", data_.size()}};
+    out["templates"] = params_.templates.text.empty()
+                           ? nlohmann::json("own")
+                           : nlohmann::json{{"sha256", sha256_file(params_.templates.text)}};
     out["truncation"] = params_.truncation;
     out["limit"] = limit_;
     return out;
@@ -126,7 +142,9 @@ class FileTask : public Task {
         tokenizer_(r.tokenizer),
         max_new_tokens_(p.max_new_tokens > 0 ? p.max_new_tokens : spec.max_new_tokens),
         limit_((p.max_tokens > 0 ? p.max_tokens : r.tokens) - (p.reserve_answer ? max_new_tokens_ : 0)) {
-    if (limit_ < 2) throw InputError(str(name_, ": no room for a prompt: the limit of ", limit_, " tokens must be at least 2"));
+    if (limit_ < 2)
+      throw InputError(
+          str(name_, ": no room for a prompt: the limit of ", limit_, " tokens must be at least 2"));
     const auto templates = p.templates.text.empty() ? own_templates() : read_templates(p.templates.text);
     const auto it = templates.find(name_);
     if (it == templates.end()) throw InputError(str(p.templates.text, ": has no template of ", name_));

@@ -12,7 +12,8 @@ namespace {
 
 std::string text_field(const nlohmann::json& row, const char* key, const std::string& place) {
   const auto it = row.find(key);
-  if (it == row.end() || !it->is_string()) throw InputError(str(place, ": the row needs a string '", key, "'"));
+  if (it == row.end() || !it->is_string())
+    throw InputError(str(place, ": the row needs a string '", key, "'"));
   return it->get<std::string>();
 }
 
@@ -32,30 +33,46 @@ std::string wanted_number(const std::string& input, const std::string& place) {
 
 const std::map<std::string, std::string>& own_templates() {
   static const std::string find_it =
-      "There is important information hidden inside a lot of irrelevant text. Find it and memorize it. You will be asked about it.\n\n"
+      "There is important information hidden inside a lot of irrelevant text. Find it and memorize it. You "
+      "will be asked about it.\n\n"
       "{context}\n\n{input}\n\n";
   static const std::string options = "A. {OPTION_A}\nB. {OPTION_B}\nC. {OPTION_C}\nD. {OPTION_D}\n\n";
   static const std::map<std::string, std::string> all{
       {"passkey", find_it + "The pass key is"},
       {"number_string", find_it + "The sequence of digits is"},
-      {"kv_retrieval", "Extract the value corresponding to the key that is named after the following JSON object.\n\n{context}\n\n{input}"},
+      {"kv_retrieval",
+       "Extract the value corresponding to the key that is named after the following JSON "
+       "object.\n\n{context}\n\n{input}"},
       {"longbook_sum_eng", "Write a summary of the following book.\n\n{context}\n\nSummary:"},
-      {"longbook_choice_eng", "Read the book, then choose the right answer to the question about it.\n\n{context}\n\nQuestion: {question}\n" +
-                                  options + "The letter of the right answer is"},
-      {"longbook_qa_eng", "Read the book, then answer the question in as few words as you can.\n\n{context}\n\nQuestion: {question}\nAnswer:"},
+      {"longbook_choice_eng",
+       "Read the book, then choose the right answer to the question about it.\n\n{context}\n\nQuestion: "
+       "{question}\n" +
+           options + "The letter of the right answer is"},
+      {"longbook_qa_eng",
+       "Read the book, then answer the question in as few words as you can.\n\n{context}\n\nQuestion: "
+       "{question}\nAnswer:"},
       {"longbook_qa_chn",
-       "\u8bf7\u9605\u8bfb\u4e0b\u9762\u7684\u4e66\uff0c\u7136\u540e\u7b80\u77ed\u5730\u56de\u7b54\u95ee\u9898\u3002\n\n{context}\n\n"
+       "\u8bf7\u9605\u8bfb\u4e0b\u9762\u7684\u4e66\uff0c\u7136\u540e\u7b80\u77ed\u5730\u56de\u7b54\u95ee"
+       "\u9898\u3002\n\n{context}\n\n"
        "\u95ee\u9898\uff1a{question}\n\u7b54\u6848\uff1a"},
-      {"longdialogue_qa_eng", "In the following script one mention of a character's name was replaced by \"$$MASK$$\". Work out whose name it was.\n\n"
-                              "{context}\n\nThe name that belongs in place of $$MASK$$ is"},
+      {"longdialogue_qa_eng",
+       "In the following script one mention of a character's name was replaced by \"$$MASK$$\". Work out "
+       "whose name it was.\n\n"
+       "{context}\n\nThe name that belongs in place of $$MASK$$ is"},
       {"math_find", "{prefix}\n\n{context}\n\n{input}"},
-      // The examples list the first operand first, as the official ones do; the labels of the data set do not.
-      {"math_calc", "Give the intermediate values of an expression.\n\nExpression: 2 + 5 + 1\nValues: [2, 7, 8]\n\n"
-                    "Expression: 9 - 4 + 3 - 6\nValues: [9, 5, 8, 2]\n\nExpression: {context}\nValues:"},
-      {"code_run", "The Python code below defines a function called {func}.\n\n{context}\n\n"
-                   "Compute the exact value of {func_call}. The value of {func_call} is"},
-      {"code_debug", "One function or method in the following Python code has an error, put in on purpose, that makes it crash.\n\n"
-                     "{context}\n\nOptions:\n" + options + "The correct option is:"},
+      // The examples list the first operand first, as the official ones do; the labels of the data set do
+      // not.
+      {"math_calc",
+       "Give the intermediate values of an expression.\n\nExpression: 2 + 5 + 1\nValues: [2, 7, 8]\n\n"
+       "Expression: 9 - 4 + 3 - 6\nValues: [9, 5, 8, 2]\n\nExpression: {context}\nValues:"},
+      {"code_run",
+       "The Python code below defines a function called {func}.\n\n{context}\n\n"
+       "Compute the exact value of {func_call}. The value of {func_call} is"},
+      {"code_debug",
+       "One function or method in the following Python code has an error, put in on purpose, that makes it "
+       "crash.\n\n"
+       "{context}\n\nOptions:\n" +
+           options + "The correct option is:"},
   };
   return all;
 }
@@ -66,12 +83,15 @@ std::map<std::string, std::string> read_templates(const std::string& path) {
     const auto file = nlohmann::json::parse(read_file(path));
     for (const auto& [task, text] : file.at("templates").items()) out[task] = text.get<std::string>();
   } catch (const nlohmann::json::exception&) {
-    throw InputError(str(path, ": not a file of templates; scripts/import_infinitebench.py writes one, {\"templates\": {task: text}}"));
+    throw InputError(str(path,
+                         ": not a file of templates; scripts/import_infinitebench.py writes one, "
+                         "{\"templates\": {task: text}}"));
   }
   return out;
 }
 
-std::string fill(const std::string& text, const std::map<std::string, std::string>& slots, const std::string& what) {
+std::string fill(const std::string& text, const std::map<std::string, std::string>& slots,
+                 const std::string& what) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -93,7 +113,8 @@ std::string fill(const std::string& text, const std::map<std::string, std::strin
   return out;
 }
 
-std::string make_prompt(const std::string& task, const nlohmann::json& row, const std::string& text, const std::string& place) {
+std::string make_prompt(const std::string& task, const nlohmann::json& row, const std::string& text,
+                        const std::string& place) {
   const bool retrieval = task == "passkey" || task == "number_string" || task == "kv_retrieval";
   std::map<std::string, std::string> slots;
   // Old files of the retrieval tasks call the context "content".
@@ -113,11 +134,14 @@ std::string make_prompt(const std::string& task, const nlohmann::json& row, cons
     static const std::regex form(R"(func_[0-9]+\(-?[0-9]+\))");
     const std::string input = text_field(row, "input", place);
     std::smatch call;
-    if (!std::regex_search(input, call, form)) throw InputError(str(place, ": 'input' of code_run must name a call such as func_12(-3)"));
+    if (!std::regex_search(input, call, form))
+      throw InputError(str(place, ": 'input' of code_run must name a call such as func_12(-3)"));
     slots["func_call"] = call[0];
     slots["func"] = slots["func_call"].substr(0, slots["func_call"].find('('));
   }
-  if (task == "math_find") slots["prefix"] = "What is " + wanted_number(text_field(row, "input", place), place) + " in the following list?";
+  if (task == "math_find")
+    slots["prefix"] =
+        "What is " + wanted_number(text_field(row, "input", place), place) + " in the following list?";
   return fill(text, slots, str(place, ": template of ", task));
 }
 
@@ -131,7 +155,8 @@ nlohmann::json label_of(const std::string& task, const nlohmann::json& row, cons
     if (letter.size() == 1 && letter[0] >= 'A' && letter[0] <= 'D') return answer;
   }
   const nlohmann::json& text = answer.is_array() && answer.size() == 1 ? answer[0] : answer;
-  if (!text.is_string()) throw InputError(str(place, ": 'answer' must be a string, a list of one, or [text, letter]"));
+  if (!text.is_string())
+    throw InputError(str(place, ": 'answer' must be a string, a list of one, or [text, letter]"));
   const auto options = row.find("options");
   if (options != row.end() && options->is_array())
     for (size_t i = 0; i < std::min<size_t>(4, options->size()); ++i)

@@ -1,5 +1,6 @@
-// The eight needle tasks of RULER (Hsieh et al. 2024; NVIDIA/RULER c3f5e3b, scripts/synthetic.yaml and niah.py). The form
-// of needles, the haystacks and the placement are theirs; the wording of the prompt is our own, and lengths are exact.
+// The eight needle tasks of RULER (Hsieh et al. 2024; NVIDIA/RULER c3f5e3b, scripts/synthetic.yaml and
+// niah.py). The form of needles, the haystacks and the placement are theirs; the wording of the prompt is our
+// own, and lengths are exact.
 #include <algorithm>
 #include <set>
 
@@ -17,10 +18,14 @@ struct Spec {
   int keys, values, queries;
 };
 constexpr Spec specs[] = {
-    {"niah_single_1", "noise", "words", "numbers", 1, 1, 1},    {"niah_single_2", "prose", "words", "numbers", 1, 1, 1},
-    {"niah_single_3", "prose", "words", "uuids", 1, 1, 1},      {"niah_multikey_1", "prose", "words", "numbers", 4, 1, 1},
-    {"niah_multikey_2", "needles", "words", "numbers", 1, 1, 1}, {"niah_multikey_3", "needles", "uuids", "uuids", 1, 1, 1},
-    {"niah_multivalue", "prose", "words", "numbers", 1, 4, 1},  {"niah_multiquery", "prose", "words", "numbers", 4, 1, 4},
+    {"niah_single_1", "noise", "words", "numbers", 1, 1, 1},
+    {"niah_single_2", "prose", "words", "numbers", 1, 1, 1},
+    {"niah_single_3", "prose", "words", "uuids", 1, 1, 1},
+    {"niah_multikey_1", "prose", "words", "numbers", 4, 1, 1},
+    {"niah_multikey_2", "needles", "words", "numbers", 1, 1, 1},
+    {"niah_multikey_3", "needles", "uuids", "uuids", 1, 1, 1},
+    {"niah_multivalue", "prose", "words", "numbers", 1, 4, 1},
+    {"niah_multiquery", "prose", "words", "numbers", 4, 1, 4},
 };
 
 struct NiahParams {
@@ -29,8 +34,10 @@ struct NiahParams {
   int max_new_tokens = 0;
   template <class V>
   void fields(V& v) {
-    v("haystack", haystack, one_of({"default", "noise", "prose", "needles"}), "what the needles are hidden in; default: as RULER has it for this task");
-    v("haystack_file", haystack_file, any(), "UTF-8 prose in place of RULER's essays; empty: what scripts/fetch_prose.py fetched");
+    v("haystack", haystack, one_of({"default", "noise", "prose", "needles"}),
+      "what the needles are hidden in; default: as RULER has it for this task");
+    v("haystack_file", haystack_file, any(),
+      "UTF-8 prose in place of RULER's essays; empty: what scripts/fetch_prose.py fetched");
     v("max_new_tokens", max_new_tokens, at_least(0), "limit of the answer; 0: RULER's 128");
   }
   std::string invalid() const { return ""; }
@@ -38,7 +45,8 @@ struct NiahParams {
 
 std::string joined_names(const std::vector<std::string>& names) {
   std::string out;
-  for (size_t i = 0; i < names.size(); ++i) out += str(i == 0 ? "" : i + 1 == names.size() ? ", and " : ", ", names[i]);
+  for (size_t i = 0; i < names.size(); ++i)
+    out += str(i == 0 ? "" : i + 1 == names.size() ? ", and " : ", ", names[i]);
   return out;
 }
 
@@ -58,8 +66,14 @@ class Niah : public GeneratedTask {
 
   Draft build(int64_t index, int64_t units, const std::string& padding) const override {
     Rng random = rng(index);
-    auto key_of = [&] { return spec_.keys_are[0] == 'w' ? random.pick(plain_words()) + "-" + random.pick(plain_words()) : random_uuid(random); };
-    auto value_of = [&] { return spec_.values_are[0] == 'n' ? std::to_string(random.between(1000000, 9999999)) : random_uuid(random); };
+    auto key_of = [&] {
+      return spec_.keys_are[0] == 'w' ? random.pick(plain_words()) + "-" + random.pick(plain_words())
+                                      : random_uuid(random);
+    };
+    auto value_of = [&] {
+      return spec_.values_are[0] == 'n' ? std::to_string(random.between(1000000, 9999999))
+                                        : random_uuid(random);
+    };
     auto needle_of = [&](const std::string& k, const std::string& v) {
       return str("One of the special magic ", spec_.values_are, " for ", k, " is: ", v, ".");
     };
@@ -98,7 +112,8 @@ class Niah : public GeneratedTask {
     if (kind_ == "needles") {
       size_t next = 0;
       for (int64_t u = 0; u < units; ++u) {
-        for (; next < placed.size() && int64_t(placed[next].first * double(units)) <= u; ++next) context += placed[next].second + "\n";
+        for (; next < placed.size() && int64_t(placed[next].first * double(units)) <= u; ++next)
+          context += placed[next].second + "\n";
         std::string k = key_of();
         while (taken.contains(k)) k = key_of();
         context += needle_of(k, value_of()) + (u + 1 < units ? "\n" : "");
@@ -111,12 +126,16 @@ class Niah : public GeneratedTask {
     std::string things = spec_.values_are;
     if (one) things.pop_back();
     const std::string query = joined_names(asked);
-    const std::string input = str(one ? "What is the special magic " : "What are all the special magic ", things, " for ", query, " mentioned in the text?");
+    const std::string input = str(one ? "What is the special magic " : "What are all the special magic ",
+                                  things, " for ", query, " mentioned in the text?");
     Draft d;
-    d.prompt = str(one ? "A special magic " : "Some special magic ", things, one ? " is" : " are",
-                   " hidden in the following text. Memorize what you find; you will be asked about it afterwards.\n", context, "\n", input,
-                   " The special magic ", things, " for ", query, " mentioned in the text ", one ? "is" : "are");
-    d.record = {{"context", context}, {"input", input}, {"answer", answer}, {"depth", depths.front()}, {"depths", depths}, {"haystack", kind_}};
+    d.prompt =
+        str(one ? "A special magic " : "Some special magic ", things, one ? " is" : " are",
+            " hidden in the following text. Memorize what you find; you will be asked about it afterwards.\n",
+            context, "\n", input, " The special magic ", things, " for ", query, " mentioned in the text ",
+            one ? "is" : "are");
+    d.record = {{"context", context},      {"input", input},   {"answer", answer},
+                {"depth", depths.front()}, {"depths", depths}, {"haystack", kind_}};
     return d;
   }
 
@@ -132,11 +151,13 @@ struct Numbered : Niah {
 };
 template <int... I>
 void register_all(std::integer_sequence<int, I...>) {
-  (RegisterTask<Numbered<I>>({.name = str("ruler/", specs[I].name),
-                              .doc = str("needles: ", specs[I].keys, " keys, ", specs[I].values, " values each, ", specs[I].queries, " asked; haystack of ", specs[I].haystack),
-                              .source = "NVIDIA/RULER c3f5e3b, niah.py",
-                              .generated = true},
-                             __FILE__),
+  (RegisterTask<Numbered<I>>(
+       {.name = str("ruler/", specs[I].name),
+        .doc = str("needles: ", specs[I].keys, " keys, ", specs[I].values, " values each, ", specs[I].queries,
+                   " asked; haystack of ", specs[I].haystack),
+        .source = "NVIDIA/RULER c3f5e3b, niah.py",
+        .generated = true},
+       __FILE__),
    ...);
 }
 const bool registered_niah = (register_all(std::make_integer_sequence<int, 8>()), true);

@@ -1,5 +1,6 @@
-// RULER's question answering: the gold documents among others (NVIDIA/RULER c3f5e3b, qa.py). The data sets are not part
-// of this project: the user gives SQuAD's dev-v2.0.json (qa_1) or HotpotQA's dev distractor file (qa_2).
+// RULER's question answering: the gold documents among others (NVIDIA/RULER c3f5e3b, qa.py). The data sets
+// are not part of this project: the user gives SQuAD's dev-v2.0.json (qa_1) or HotpotQA's dev distractor file
+// (qa_2).
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -22,7 +23,9 @@ struct Corpus {
   std::vector<Question> questions;
 };
 
-size_t document(std::map<std::string, size_t>& ids, const std::string& text) { return ids.emplace(text, ids.size()).first->second; }
+size_t document(std::map<std::string, size_t>& ids, const std::string& text) {
+  return ids.emplace(text, ids.size()).first->second;
+}
 
 // Unanswerable questions are skipped.
 Corpus read_squad(const nlohmann::json& file) {
@@ -73,7 +76,8 @@ class DocumentQa : public GeneratedTask {
     int max_new_tokens = 0;
     template <class V>
     void fields(V& v) {
-      v("file", file, any(), "the data set: SQuAD dev-v2.0.json for qa_1, HotpotQA dev distractor JSON for qa_2");
+      v("file", file, any(),
+        "the data set: SQuAD dev-v2.0.json for qa_1, HotpotQA dev distractor JSON for qa_2");
       v("max_new_tokens", max_new_tokens, at_least(0), "limit of the answer; 0: RULER's 32");
     }
     std::string invalid() const { return ""; }
@@ -123,10 +127,13 @@ class DocumentQa : public GeneratedTask {
     for (size_t i = 0; int64_t(chosen.size()) < units; ++i) chosen.push_back(rest[i % rest.size()]);
     random.shuffle(chosen);
     std::string context = padded(padding, "\n\n");
-    for (size_t i = 0; i < chosen.size(); ++i) context += str(i ? "\n\n" : "", "Document ", i + 1, ":\n", corpus_->documents[chosen[i]]);
+    for (size_t i = 0; i < chosen.size(); ++i)
+      context += str(i ? "\n\n" : "", "Document ", i + 1, ":\n", corpus_->documents[chosen[i]]);
     Draft d;
     const std::string input = "Question: " + q.text;
-    d.prompt = str("Answer the question from the documents below. Give the answer alone and nothing else.\n\n", context, "\n\n", input, "\nAnswer:");
+    d.prompt =
+        str("Answer the question from the documents below. Give the answer alone and nothing else.\n\n",
+            context, "\n\n", input, "\nAnswer:");
     d.record = {{"context", context}, {"input", input}, {"answer", q.answers}};
     return d;
   }
@@ -152,11 +159,12 @@ const RegisterTask<Squad> qa_1{{.name = "ruler/qa_1",
                                 .source = "NVIDIA/RULER c3f5e3b, qa.py",
                                 .generated = true},
                                __FILE__};
-const RegisterTask<Hotpot> qa_2{{.name = "ruler/qa_2",
-                                 .doc = "question about several of many documents (HotpotQA file of the user)",
-                                 .source = "NVIDIA/RULER c3f5e3b, qa.py",
-                                 .generated = true},
-                                __FILE__};
+const RegisterTask<Hotpot> qa_2{
+    {.name = "ruler/qa_2",
+     .doc = "question about several of many documents (HotpotQA file of the user)",
+     .source = "NVIDIA/RULER c3f5e3b, qa.py",
+     .generated = true},
+    __FILE__};
 
 }  // namespace
 }  // namespace prefill

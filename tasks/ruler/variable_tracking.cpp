@@ -1,6 +1,6 @@
-// RULER's variable tracking: one chain of five variables with the same value, four assignments between them, hidden
-// in noise (NVIDIA/RULER c3f5e3b, variable_tracking.py). A small worked example comes first, as there; the wording of
-// the prompt is our own.
+// RULER's variable tracking: one chain of five variables with the same value, four assignments between them,
+// hidden in noise (NVIDIA/RULER c3f5e3b, variable_tracking.py). A small worked example comes first, as there;
+// the wording of the prompt is our own.
 #include <set>
 
 #include "core/base/text.h"
@@ -23,7 +23,9 @@ class VariableTracking : public GeneratedTask {
     std::string invalid() const { return ""; }
   };
   VariableTracking(const Params& p, const TaskRequest& r)
-      : GeneratedTask("ruler/vt", "ruler/vt", r, 30, p.max_new_tokens, 0), hops_(p.hops), noise_("noise", {}) {}
+      : GeneratedTask("ruler/vt", "ruler/vt", r, 30, p.max_new_tokens, 0),
+        hops_(p.hops),
+        noise_("noise", {}) {}
 
  protected:
   int64_t min_units() const override { return hops_ + 1; }
@@ -54,12 +56,14 @@ class VariableTracking : public GeneratedTask {
     return c;
   }
   static std::string asked(const Chain& c) {
-    return str("Question: Find all variables that have the value ", c.value, " in the text above.\nAnswer: ", c.names.size(),
-               " variables have the value ", c.value, ", namely:");
+    return str("Question: Find all variables that have the value ", c.value,
+               " in the text above.\nAnswer: ", c.names.size(), " variables have the value ", c.value,
+               ", namely:");
   }
 
   Draft build(int64_t index, int64_t lines, const std::string& padding) const override {
-    static const std::string task = "The text below hides assignments of variables. Follow the chain of assignments.\n\n";
+    static const std::string task =
+        "The text below hides assignments of variables. Follow the chain of assignments.\n\n";
     Rng random = rng(index);
     const Chain example = chain(random, hops_ + 6, 3, "12345");
     const Chain c = chain(random, lines, 5, std::to_string(random.between(10000, 99998)));
@@ -77,11 +81,12 @@ class VariableTracking : public GeneratedTask {
   Haystack noise_;
 };
 
-const RegisterTask<VariableTracking> variable_tracking_task{{.name = "ruler/vt",
-                                                 .doc = "variable tracking: all names that a value reaches through a chain of assignments",
-                                                 .source = "NVIDIA/RULER c3f5e3b, variable_tracking.py",
-                                                 .generated = true},
-                                                __FILE__};
+const RegisterTask<VariableTracking> variable_tracking_task{
+    {.name = "ruler/vt",
+     .doc = "variable tracking: all names that a value reaches through a chain of assignments",
+     .source = "NVIDIA/RULER c3f5e3b, variable_tracking.py",
+     .generated = true},
+    __FILE__};
 
 }  // namespace
 }  // namespace prefill

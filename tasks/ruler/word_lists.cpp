@@ -1,5 +1,6 @@
-// RULER's aggregation tasks: the most common words of a long list (cwe) and of a coded text (fwe). Counts follow
-// NVIDIA/RULER c3f5e3b (common_words_extraction.py, freq_words_extraction.py); words and wording are our own.
+// RULER's aggregation tasks: the most common words of a long list (cwe) and of a coded text (fwe). Counts
+// follow NVIDIA/RULER c3f5e3b (common_words_extraction.py, freq_words_extraction.py); words and wording are
+// our own.
 #include <cmath>
 #include <set>
 
@@ -44,7 +45,8 @@ class CommonWords : public GeneratedTask {
   // One list: ten common words, the others rarer; in random order.
   std::string list(Rng& random, std::vector<std::string> words, int common_times, int other_times) const {
     std::vector<std::string> all;
-    for (size_t i = 0; i < words.size(); ++i) all.insert(all.end(), size_t(i < 10 ? common_times : other_times), words[i]);
+    for (size_t i = 0; i < words.size(); ++i)
+      all.insert(all.end(), size_t(i < 10 ? common_times : other_times), words[i]);
     random.shuffle(all);
     return numbered(all);
   }
@@ -52,7 +54,9 @@ class CommonWords : public GeneratedTask {
   static std::string lead() { return "\nAnswer: The 10 most common words in the list above are:"; }
 
   Draft build(int64_t index, int64_t others, const std::string& padding) const override {
-    static const std::string task = "Some words of the following numbered list come up much more often than others. Memorize those that come up most.\n";
+    static const std::string task =
+        "Some words of the following numbered list come up much more often than others. Memorize those that "
+        "come up most.\n";
     Rng random = rng(index);
     // a fresh run of the pool for every sample, the same words whatever the length
     const uint64_t first = random.below(1000);
@@ -66,8 +70,11 @@ class CommonWords : public GeneratedTask {
     for (size_t i = 0; i < 10; ++i) example_answer += str(" ", i + 1, ". ", example_words[i]);
     Draft d;
     const std::string context = padded(padding, "\n") + list(random, words, short_ ? 6 : 30, short_ ? 1 : 3);
-    d.prompt = str(task, example, "\n", question(), lead(), example_answer, "\n\n", task, context, "\n", question(), lead());
-    d.record = {{"context", context}, {"input", question()}, {"answer", std::vector<std::string>(words.begin(), words.begin() + 10)}};
+    d.prompt = str(task, example, "\n", question(), lead(), example_answer, "\n\n", task, context, "\n",
+                   question(), lead());
+    d.record = {{"context", context},
+                {"input", question()},
+                {"answer", std::vector<std::string>(words.begin(), words.begin() + 10)}};
     return d;
   }
 
@@ -79,7 +86,8 @@ class FrequentWords : public GeneratedTask {
  public:
   using Params = LimitParams;
   FrequentWords(const Params& p, const TaskRequest& r)
-      : GeneratedTask("ruler/fwe", "ruler/fwe", r, 50, p.max_new_tokens, 0), vocabulary_(std::max<int64_t>(8, r.tokens / 50)) {}
+      : GeneratedTask("ruler/fwe", "ruler/fwe", r, 50, p.max_new_tokens, 0),
+        vocabulary_(std::max<int64_t>(8, r.tokens / 50)) {}
 
  protected:
   int64_t min_units() const override { return 8; }
@@ -103,10 +111,15 @@ class FrequentWords : public GeneratedTask {
     std::string text;
     for (const auto& w : all) text += (text.empty() ? "" : " ") + w;
     Draft d;
-    const std::string context = padded(padding, "\n") + text, input = "Question: Leave out the dots ('...'). Which three coded words come up most in the text above?";
-    d.prompt = str("Read the following coded text and keep track of how often each coded word comes up.\n", context, "\n", input,
-                   "\nAnswer: The three coded words that come up most are:");
-    d.record = {{"context", context}, {"input", input}, {"answer", std::vector<std::string>(words.begin() + 1, words.begin() + 4)}};
+    const std::string
+        context = padded(padding, "\n") + text,
+        input =
+            "Question: Leave out the dots ('...'). Which three coded words come up most in the text above?";
+    d.prompt = str("Read the following coded text and keep track of how often each coded word comes up.\n",
+                   context, "\n", input, "\nAnswer: The three coded words that come up most are:");
+    d.record = {{"context", context},
+                {"input", input},
+                {"answer", std::vector<std::string>(words.begin() + 1, words.begin() + 4)}};
     return d;
   }
 
@@ -114,16 +127,19 @@ class FrequentWords : public GeneratedTask {
   int64_t vocabulary_;
 };
 
-const RegisterTask<CommonWords> cwe{{.name = "ruler/cwe",
-                                     .doc = "common words extraction: the ten words that come up ten times as often as the others",
-                                     .source = "NVIDIA/RULER c3f5e3b, common_words_extraction.py",
-                                     .generated = true},
-                                    __FILE__};
-const RegisterTask<FrequentWords> fwe{{.name = "ruler/fwe",
-                                       .doc = "frequent words extraction: the three most frequent words of a coded text with zeta(2) frequencies",
-                                       .source = "NVIDIA/RULER c3f5e3b, freq_words_extraction.py",
-                                       .generated = true},
-                                      __FILE__};
+const RegisterTask<CommonWords> cwe{
+    {.name = "ruler/cwe",
+     .doc = "common words extraction: the ten words that come up ten times as often as the others",
+     .source = "NVIDIA/RULER c3f5e3b, common_words_extraction.py",
+     .generated = true},
+    __FILE__};
+const RegisterTask<FrequentWords> fwe{
+    {.name = "ruler/fwe",
+     .doc =
+         "frequent words extraction: the three most frequent words of a coded text with zeta(2) frequencies",
+     .source = "NVIDIA/RULER c3f5e3b, freq_words_extraction.py",
+     .generated = true},
+    __FILE__};
 
 }  // namespace
 }  // namespace prefill

@@ -1,5 +1,5 @@
-// One of four options: code_debug (2.4) and longbook_choice_eng (2.7). A bare letter is wrong in the first and right in
-// the second; both skip one character after an answer prefix whatever it is.
+// One of four options: code_debug (2.4) and longbook_choice_eng (2.7). A bare letter is wrong in the first
+// and right in the second; both skip one character after an answer prefix whatever it is.
 #include "tasks/scoring/rules.h"
 #include "tasks/scoring/unicode.h"
 
@@ -37,12 +37,13 @@ double score_code_debug(const Value& pred, const Value& label) {
   const std::u32string spelled = formatted(letter);
   const std::u32string_view two = text.substr(0, 2);
   if (two == spelled + U"." || two == spelled + U":") return 1;
-  const std::u32string plain =
-      collapse_spaces(blank(std::u32string(text), {U"\n", U"`", U"'", U"\"", U"-", U"*", U"Option", U"option"}));
+  const std::u32string plain = collapse_spaces(
+      blank(std::u32string(text), {U"\n", U"`", U"'", U"\"", U"-", U"*", U"Option", U"option"}));
   // The released "correct option is:" can never occur, since "option" was blanked; "is:" does its work.
   Tail tail = after_prefix(plain, {U"answer is:", U"is:", U"answer:"});
   if (!tail.found || tail.empty) return 0;
-  return starts_with(tail.rest, letter.str("label's letter")) || starts_with(tail.rest, name.str("label's function name"));
+  return starts_with(tail.rest, letter.str("label's letter")) ||
+         starts_with(tail.rest, name.str("label's function name"));
 }
 
 double score_choice(const Value& pred, const Value& label) {

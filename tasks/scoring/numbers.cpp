@@ -43,7 +43,8 @@ std::string first_number(std::u32string_view text) {
 // float(text) of Python for what a label can hold; NaN when it would raise.
 double python_float(std::u32string_view text) {
   std::string plain;
-  for (char32_t c : strip(text)) plain += digit_value(c) >= 0 ? char('0' + digit_value(c)) : c < 0x80 ? char(c) : '?';
+  for (char32_t c : strip(text))
+    plain += digit_value(c) >= 0 ? char('0' + digit_value(c)) : c < 0x80 ? char(c) : '?';
   if (plain.empty() || plain.find_first_of("xXpP") != std::string::npos) return std::nan("");
   char* end = nullptr;
   double value = std::strtod(plain.c_str(), &end);
@@ -101,7 +102,9 @@ double score_math_find(Profile profile, const Value& pred, const Value& given) {
   if (label.kind == Value::floating) return value == label.number;
   if (profile == Profile::official_88b3daa) {
     auto whole = python_int(decode_utf8(number));
-    if (!whole) throw PythonError{prefill::str("int('", number.substr(0, 40), "') raises ValueError: the label is an integer")};
+    if (!whole)
+      throw PythonError{
+          prefill::str("int('", number.substr(0, 40), "') raises ValueError: the label is an integer")};
     return label.is_int() && numbers_equal(label, integer(*whole));
   }
   if (std::isinf(value)) {
@@ -111,8 +114,10 @@ double score_math_find(Profile profile, const Value& pred, const Value& given) {
   return numbers_equal(label, truncated(value));
 }
 
-double score_math_calc(Profile profile, const Value& pred, const Value& given, const std::string& model_name) {
-  if (given.kind != Value::list) throw PythonError{prefill::str("the label must be a list, not ", given.type_name())};
+double score_math_calc(Profile profile, const Value& pred, const Value& given,
+                       const std::string& model_name) {
+  if (given.kind != Value::list)
+    throw PythonError{prefill::str("the label must be a list, not ", given.type_name())};
   if (given.items.empty()) throw PythonError{"the label is an empty list"};
   const bool unwraps = profile == Profile::official || profile == Profile::official_88b3daa;
   const Value& label = unwraps && given.items[0].kind == Value::list ? given.items[0] : given;
@@ -125,15 +130,18 @@ double score_math_calc(Profile profile, const Value& pred, const Value& given, c
     }
     std::string run;
     for (; i < text.size() && text[i] >= '0' && text[i] <= '9'; ++i) run += char(text[i]);
-    if (run.size() > max_int_digits) throw PythonError{"the prediction has an integer of more than 4300 digits"};
+    if (run.size() > max_int_digits)
+      throw PythonError{"the prediction has an integer of more than 4300 digits"};
     numbers.push_back(canonical_integer(run));
   }
-  // The few-shot prompt makes a model print the first operand first, which labels leave out; the released scorer
-  // mends that for one folder name only.
+  // The few-shot prompt makes a model print the first operand first, which labels leave out; the released
+  // scorer mends that for one folder name only.
   if (model_name == "gpt4" && !numbers.empty()) numbers.erase(numbers.begin());
   if (label.items.empty()) throw PythonError{"the label is an empty list"};
   size_t hits = 0;
-  while (hits < label.items.size() && hits < numbers.size() && numbers_equal(label.items[hits], integer(numbers[hits]))) ++hits;
+  while (hits < label.items.size() && hits < numbers.size() &&
+         numbers_equal(label.items[hits], integer(numbers[hits])))
+    ++hits;
   return double(hits) / double(label.items.size());
 }
 

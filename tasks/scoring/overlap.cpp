@@ -9,16 +9,19 @@ namespace prefill::scoring {
 namespace {
 
 bool is_ascii_punctuation(char32_t c) {
-  return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) || (c >= 0x5B && c <= 0x60) || (c >= 0x7B && c <= 0x7E);
+  return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) || (c >= 0x5B && c <= 0x60) ||
+         (c >= 0x7B && c <= 0x7E);
 }
 
-// The 75 code points of `cn_punctuation` in compute_scores.py. U+300B is there and U+300A is not, so a book title
-// keeps its left bracket as a token; U+3008, U+00B7 and U+FF0E are missing as well.
+// The 75 code points of `cn_punctuation` in compute_scores.py. U+300B is there and U+300A is not, so a book
+// title keeps its left bracket as a token; U+3008, U+00B7 and U+FF0E are missing as well.
 bool is_cn_punctuation(char32_t c) {
-  static constexpr struct { char32_t first, last; } ranges[] = {
-      {0x2E, 0x2E},     {0x2013, 0x2014}, {0x2018, 0x2019}, {0x201B, 0x201F}, {0x2026, 0x2027}, {0x3001, 0x3003},
-      {0x300B, 0x3011}, {0x3014, 0x301F}, {0x3030, 0x3030}, {0x303E, 0x303F}, {0xFE4F, 0xFE4F}, {0xFF01, 0xFF0D},
-      {0xFF0F, 0xFF0F}, {0xFF1A, 0xFF20}, {0xFF3B, 0xFF40}, {0xFF5B, 0xFF64}};
+  static constexpr struct {
+    char32_t first, last;
+  } ranges[] = {{0x2E, 0x2E},     {0x2013, 0x2014}, {0x2018, 0x2019}, {0x201B, 0x201F},
+                {0x2026, 0x2027}, {0x3001, 0x3003}, {0x300B, 0x3011}, {0x3014, 0x301F},
+                {0x3030, 0x3030}, {0x303E, 0x303F}, {0xFE4F, 0xFE4F}, {0xFF01, 0xFF0D},
+                {0xFF0F, 0xFF0F}, {0xFF1A, 0xFF20}, {0xFF3B, 0xFF40}, {0xFF5B, 0xFF64}};
   for (const auto& r : ranges)
     if (c >= r.first && c <= r.last) return true;
   return false;
@@ -46,7 +49,8 @@ std::vector<std::u32string> english_tokens(const std::u32string& text) {
 
 std::u32string chinese_tokens(const std::u32string& text) {
   std::u32string out = lower(text);
-  std::erase_if(out, [](char32_t c) { return is_ascii_punctuation(c) || is_cn_punctuation(c) || is_space(c); });
+  std::erase_if(out,
+                [](char32_t c) { return is_ascii_punctuation(c) || is_cn_punctuation(c) || is_space(c); });
   return out;
 }
 
@@ -76,7 +80,11 @@ double best_f1(const Value& pred, const Value& labels, Tokenize&& tokenize) {
 
 }  // namespace
 
-double score_qa_english(const Value& pred, const Value& labels) { return best_f1(pred, labels, english_tokens); }
-double score_qa_chinese(const Value& pred, const Value& labels) { return best_f1(pred, labels, chinese_tokens); }
+double score_qa_english(const Value& pred, const Value& labels) {
+  return best_f1(pred, labels, english_tokens);
+}
+double score_qa_chinese(const Value& pred, const Value& labels) {
+  return best_f1(pred, labels, chinese_tokens);
+}
 
 }  // namespace prefill::scoring

@@ -16,7 +16,8 @@ namespace {
 // Lines of a file, one buffer, no copy of a line that lies inside it.
 class LineReader {
  public:
-  explicit LineReader(const std::string& path) : path_(path), file_(std::fopen(path.c_str(), "rb"), &std::fclose) {
+  explicit LineReader(const std::string& path)
+      : path_(path), file_(std::fopen(path.c_str(), "rb"), &std::fclose) {
     if (!file_) throw InputError(str(path, ": can not be read: ", std::strerror(errno)));
     buffer_.resize(1 << 20);
   }
@@ -29,7 +30,8 @@ class LineReader {
         end = std::min(end, end_);
         line = {buffer_.data() + begin_, end - begin_};
         begin_ = end;
-        if (begin_ < end_) begin_ += buffer_[begin_] == '\r' && begin_ + 1 < end_ && buffer_[begin_ + 1] == '\n' ? 2 : 1;
+        if (begin_ < end_)
+          begin_ += buffer_[begin_] == '\r' && begin_ + 1 < end_ && buffer_[begin_ + 1] == '\n' ? 2 : 1;
         return true;
       }
       scanned = end_ > begin_ ? end_ - 1 : begin_;  // a final '\r' may be half of "\r\n": look at it again
@@ -38,7 +40,8 @@ class LineReader {
   }
 
  private:
-  // First line end at or after `from`, end_ when there is none yet (a trailing '\r' counts only at the end of file).
+  // First line end at or after `from`, end_ when there is none yet (a trailing '\r' counts only at the end of
+  // file).
   size_t find_end(size_t from) const {
     const char* p = buffer_.data();
     const void* newline = std::memchr(p + from, '\n', end_ - from);
@@ -80,7 +83,8 @@ std::string id_text(const Value& id) {
 
 }  // namespace
 
-FileScore score_file(const std::string& path, const Scorer& scorer, const std::function<void(const BadRow&)>& bad_row) {
+FileScore score_file(const std::string& path, const Scorer& scorer,
+                     const std::function<void(const BadRow&)>& bad_row) {
   LineReader reader(path);
   std::vector<std::string_view> wanted{"id", "prediction", "pred"};
   for (const auto& key : scorer.label_keys()) wanted.push_back(key);
@@ -101,7 +105,8 @@ FileScore score_file(const std::string& path, const Scorer& scorer, const std::f
       if (const Value* id = row.find("id"))
         if (std::string text = id_text(*id); !text.empty())
           if (auto [it, fresh] = ids.emplace(text, number); !fresh)
-            out.remarks.push_back({number, str("id ", text, " was in line ", it->second, " already; both rows are scored")});
+            out.remarks.push_back(
+                {number, str("id ", text, " was in line ", it->second, " already; both rows are scored")});
       const Value* prediction = row.find("prediction");
       if (!prediction) prediction = row.find("pred");
       if (!prediction) throw PythonError{"the row has no \"prediction\" (nor \"pred\")"};
@@ -117,7 +122,9 @@ FileScore score_file(const std::string& path, const Scorer& scorer, const std::f
     out.score += value;
     ++out.n;
   }
-  if (out.n == 0) throw InputError(str(path, ": no rows; a row is {\"id\": …, \"prediction\": …, \"ground_truth\": …}, one a line"));
+  if (out.n == 0)
+    throw InputError(
+        str(path, ": no rows; a row is {\"id\": …, \"prediction\": …, \"ground_truth\": …}, one a line"));
   out.score /= double(out.n);
   return out;
 }

@@ -1,5 +1,6 @@
 // rougeLsum as google's rouge_score computes it (union LCS with clipped counts), which is what the `evaluate`
-// library runs for longbook_sum_eng. No stemming, no aggregation. Reference: rouge_scorer.py, _summary_level_lcs.
+// library runs for longbook_sum_eng. No stemming, no aggregation. Reference: rouge_scorer.py,
+// _summary_level_lcs.
 #include <algorithm>
 #include <string>
 #include <unordered_map>
@@ -46,8 +47,9 @@ class Vocabulary {
   std::unordered_map<std::string, int32_t> ids_;
 };
 
-// Marks the positions of `ref` in one longest common subsequence with `can`, the one that reading the table back
-// from the bottom right finds: equal tokens are taken, else left if that cell is strictly larger, else up.
+// Marks the positions of `ref` in one longest common subsequence with `can`, the one that reading the table
+// back from the bottom right finds: equal tokens are taken, else left if that cell is strictly larger, else
+// up.
 void mark_lcs(const Line& ref, const Line& can, std::vector<bool>& marked) {
   enum Move : uint8_t { diagonal, left, up };
   const size_t rows = ref.size(), cols = can.size();
@@ -70,8 +72,11 @@ void mark_lcs(const Line& ref, const Line& can, std::vector<bool>& marked) {
         marked[i - 1] = true;
         --i, --j;
         break;
-      case left: --j; break;
-      default: --i;
+      case left:
+        --j;
+        break;
+      default:
+        --i;
     }
 }
 
@@ -108,7 +113,8 @@ double rouge_lsum(std::u32string_view target, std::u32string_view prediction) {
 double score_summary(const Value& pred, const Value& label) {
   const std::u32string& text = pred.str("prediction");
   if (label.kind == Value::text) return rouge_lsum(label.string, text);
-  if (label.kind != Value::list) throw PythonError{prefill::str("the label must be a list, not ", label.type_name())};
+  if (label.kind != Value::list)
+    throw PythonError{prefill::str("the label must be a list, not ", label.type_name())};
   if (label.items.empty()) throw PythonError{"the label is an empty list"};
   double best = 0;
   for (const Value& reference : label.items) best = std::max(best, rouge_lsum(reference.str("label"), text));

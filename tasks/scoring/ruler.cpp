@@ -11,7 +11,8 @@ double score_string_match(const Value& pred, const Value& references, bool all) 
     if (c <= 0x1F) c = '\n';
   text = lower(strip(text));
   // RULER's own files always have lists here; a bare string is taken as a list of one.
-  const std::vector<Value> list = references.kind == Value::text ? std::vector<Value>{references} : iterate(references);
+  const std::vector<Value> list =
+      references.kind == Value::text ? std::vector<Value>{references} : iterate(references);
   if (list.empty()) throw PythonError{"the list of references is empty"};
   double found = 0;
   for (const Value& reference : list)

@@ -1,6 +1,7 @@
-// The rules behind scorer.h, one function per task: prediction and label in, 0..1 out. Each throws PythonError where
-// the released Python would raise. They follow section 2 of the specification (OpenBMB/InfiniteBench 88b3daa,
-// src/compute_scores.py), the variants are those of the other repositories. `model output` may be any JSON value.
+// The rules behind scorer.h, one function per task: prediction and label in, 0..1 out. Each throws
+// PythonError where the released Python would raise. They follow section 2 of the specification
+// (OpenBMB/InfiniteBench 88b3daa, src/compute_scores.py), the variants are those of the other repositories.
+// `model output` may be any JSON value.
 #pragma once
 #include <optional>
 #include <string>
@@ -16,7 +17,8 @@ namespace prefill::scoring {
 double score_digits(const Value& pred, const Value& label);  ///< passkey, number_string
 double score_kv(Profile profile, const Value& pred, const Value& label);
 double score_dialogue(const Value& pred, const Value& label);
-double score_dialogue_substring(const Value& pred, const Value& labels);  ///< flexprefill: any label, anywhere
+double score_dialogue_substring(const Value& pred,
+                                const Value& labels);  ///< flexprefill: any label, anywhere
 
 // choice.cpp: one of four options
 double score_code_debug(const Value& pred, const Value& label);
@@ -26,8 +28,8 @@ double score_choice(const Value& pred, const Value& label);
 double score_code_run(const Value& pred, const Value& label);
 double score_math_find(Profile profile, const Value& pred, const Value& label);
 double score_math_calc(Profile profile, const Value& pred, const Value& label, const std::string& model_name);
-/// int(text) of Python as canonical decimal: sign, digits of any script, single underscores between digits, white
-/// space around. Nothing when Python would raise (also past 4,300 digits).
+/// int(text) of Python as canonical decimal: sign, digits of any script, single underscores between digits,
+/// white space around. Nothing when Python would raise (also past 4,300 digits).
 std::optional<std::string> python_int(std::u32string_view text);
 
 // overlap.cpp: token F1
@@ -47,8 +49,8 @@ double score_string_match(const Value& pred, const Value& references, bool all);
 bool contains(const Value& label, std::u32string_view x);
 /// What `for x in label` walks over: elements, characters, keys. Throws PythonError when not iterable.
 std::vector<Value> iterate(const Value& label);
-/// FlexPrefill's plumbing (specification 2.13): the data-set schema turns labels into a list of strings, a bare
-/// string into its characters; the list travels as one joined string and is split again.
+/// FlexPrefill's plumbing (specification 2.13): the data-set schema turns labels into a list of strings, a
+/// bare string into its characters; the list travels as one joined string and is split again.
 Value flexprefill_label(const Value& label);
 /// The label as its key-value scorer sees it: the separators removed again, nothing split.
 Value flexprefill_concatenated(const Value& label);

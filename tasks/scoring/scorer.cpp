@@ -11,10 +11,22 @@ namespace prefill::scoring {
 namespace {
 
 const std::vector<std::string> infinitebench_tasks{
-    "passkey",           "number_string",  "kv_retrieval", "longdialogue_qa_eng", "longbook_sum_eng", "longbook_choice_eng",
-    "longbook_qa_eng",   "longbook_qa_chn", "math_find",    "math_calc",           "code_run",         "code_debug"};
-const std::vector<std::string> ruler_tasks{"niah_single_1",   "niah_single_2",   "niah_single_3", "niah_multikey_1", "niah_multikey_2",
-                                           "niah_multikey_3", "niah_multivalue", "niah_multiquery", "vt", "cwe", "fwe", "qa_1", "qa_2"};
+    "passkey",          "number_string",       "kv_retrieval",    "longdialogue_qa_eng",
+    "longbook_sum_eng", "longbook_choice_eng", "longbook_qa_eng", "longbook_qa_chn",
+    "math_find",        "math_calc",           "code_run",        "code_debug"};
+const std::vector<std::string> ruler_tasks{"niah_single_1",
+                                           "niah_single_2",
+                                           "niah_single_3",
+                                           "niah_multikey_1",
+                                           "niah_multikey_2",
+                                           "niah_multikey_3",
+                                           "niah_multivalue",
+                                           "niah_multiquery",
+                                           "vt",
+                                           "cwe",
+                                           "fwe",
+                                           "qa_1",
+                                           "qa_2"};
 
 bool in(const std::vector<std::string>& list, const std::string& name) {
   for (const auto& x : list)
@@ -25,7 +37,8 @@ bool in(const std::vector<std::string>& list, const std::string& name) {
 }  // namespace
 
 const std::vector<std::string>& profile_names() {
-  static const std::vector<std::string> names{"official", "official-88b3daa", "minference", "shareprefill", "flexprefill"};
+  static const std::vector<std::string> names{"official", "official-88b3daa", "minference", "shareprefill",
+                                              "flexprefill"};
   return names;
 }
 
@@ -48,7 +61,8 @@ Scorer::Scorer(const std::string& given, const std::string& profile_name, std::s
   const bool flex = profile == Profile::flexprefill;
   label_keys_ = {"ground_truth", "label"};
   std::string task = given.starts_with("infinitebench/") ? given.substr(14) : given;
-  if (task == "kv_retrieval_prefix" || task == "kv_retrieval_both") task = "kv_retrieval";  // official aliases
+  if (task == "kv_retrieval_prefix" || task == "kv_retrieval_both")
+    task = "kv_retrieval";  // official aliases
 
   if (task == "needle_multikey" || (task.starts_with("ruler/") && in(ruler_tasks, task.substr(6)))) {
     const bool all = !task.starts_with("ruler/qa_");
@@ -59,11 +73,14 @@ Scorer::Scorer(const std::string& given, const std::string& profile_name, std::s
     return;
   }
   if (!in(infinitebench_tasks, task))
-    throw InputError(str("no scorer for task '", given, "'", did_you_mean(given, scored_tasks()), "; `prefillbench list tasks` names them"));
+    throw InputError(str("no scorer for task '", given, "'", did_you_mean(given, scored_tasks()),
+                         "; `prefillbench list tasks` names them"));
 
   // FlexPrefill's label, once it has gone through its data-set schema.
   auto through_schema = [flex](auto rule) {
-    return [flex, rule](const Value& p, const Value& l) -> double { return flex ? rule(p, flexprefill_label(l)) : rule(p, l); };
+    return [flex, rule](const Value& p, const Value& l) -> double {
+      return flex ? rule(p, flexprefill_label(l)) : rule(p, l);
+    };
   };
   if (task == "passkey" || task == "number_string") {
     metric_ = "first digits equal";
@@ -76,7 +93,9 @@ Scorer::Scorer(const std::string& given, const std::string& profile_name, std::s
     rule_ = flex ? through_schema(score_dialogue_substring) : through_schema(score_dialogue);
   } else if (task == "longbook_sum_eng") {
     metric_ = "rougeLsum F";
-    rule_ = [flex](const Value& p, const Value& l) { return score_summary(p, flex ? flexprefill_label(l).at(0, "label") : l); };
+    rule_ = [flex](const Value& p, const Value& l) {
+      return score_summary(p, flex ? flexprefill_label(l).at(0, "label") : l);
+    };
   } else if (task == "longbook_choice_eng") {
     metric_ = "option";
     rule_ = through_schema(score_choice);
@@ -88,11 +107,15 @@ Scorer::Scorer(const std::string& given, const std::string& profile_name, std::s
     rule_ = through_schema(score_qa_chinese);
   } else if (task == "math_find") {
     metric_ = "first number equal";
-    rule_ = through_schema([profile](const Value& p, const Value& l) { return score_math_find(profile, p, l); });
+    rule_ =
+        through_schema([profile](const Value& p, const Value& l) { return score_math_find(profile, p, l); });
   } else if (task == "math_calc") {
-    if (flex) throw InputError("profile flexprefill has no scorer for math_calc: FlexPrefill does not run that task");
+    if (flex)
+      throw InputError("profile flexprefill has no scorer for math_calc: FlexPrefill does not run that task");
     metric_ = "correct prefix";
-    rule_ = [profile, model_name](const Value& p, const Value& l) { return score_math_calc(profile, p, l, model_name); };
+    rule_ = [profile, model_name](const Value& p, const Value& l) {
+      return score_math_calc(profile, p, l, model_name);
+    };
   } else if (task == "code_run") {
     metric_ = "last integer equal";
     rule_ = [flex](const Value& p, const Value& l) {

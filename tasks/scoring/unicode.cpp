@@ -26,7 +26,8 @@ struct CaseSpecial {
 
 template <size_t N>
 bool within(const Range (&ranges)[N], char32_t c) {
-  auto it = std::upper_bound(std::begin(ranges), std::end(ranges), c, [](char32_t x, const Range& r) { return x < r.first; });
+  auto it = std::upper_bound(std::begin(ranges), std::end(ranges), c,
+                             [](char32_t x, const Range& r) { return x < r.first; });
   return it != std::begin(ranges) && c <= std::prev(it)->last;
 }
 
@@ -38,8 +39,10 @@ void change_case(std::u32string& out, char32_t c, const CaseRun (&runs)[N], cons
       if (x) out.push_back(x);
     return;
   }
-  // Runs with step 2 may interleave with other runs that start inside them, so look at a few before the bound.
-  auto it = std::upper_bound(std::begin(runs), std::end(runs), c, [](char32_t x, const CaseRun& r) { return x < r.first; });
+  // Runs with step 2 may interleave with other runs that start inside them, so look at a few before the
+  // bound.
+  auto it = std::upper_bound(std::begin(runs), std::end(runs), c,
+                             [](char32_t x, const CaseRun& r) { return x < r.first; });
   for (int back = 0; back < 4 && it != std::begin(runs); ++back) {
     --it;
     if (c <= it->last && (c - it->first) % it->step == 0) {
@@ -50,7 +53,8 @@ void change_case(std::u32string& out, char32_t c, const CaseRun (&runs)[N], cons
   out.push_back(c);
 }
 
-// Unicode's Final_Sigma as CPython applies it: a cased letter before and none after, case-ignorable ones skipped.
+// Unicode's Final_Sigma as CPython applies it: a cased letter before and none after, case-ignorable ones
+// skipped.
 bool final_sigma(std::u32string_view text, size_t at) {
   size_t i = at;
   while (i > 0 && within(ignorable_ranges, text[i - 1])) --i;
@@ -103,13 +107,21 @@ std::u32string decode_utf8(std::string_view bytes) {
   for (size_t i = 0; i < bytes.size();) {
     size_t len = sequence_length(p + i, bytes.size() - i);
     switch (len) {
-      case 1: out.push_back(p[i]); break;
-      case 2: out.push_back((p[i] & 0x1Fu) << 6 | (p[i + 1] & 0x3Fu)); break;
-      case 3: out.push_back((p[i] & 0x0Fu) << 12 | (p[i + 1] & 0x3Fu) << 6 | (p[i + 2] & 0x3Fu)); break;
-      case 4:
-        out.push_back((p[i] & 0x07u) << 18 | (p[i + 1] & 0x3Fu) << 12 | (p[i + 2] & 0x3Fu) << 6 | (p[i + 3] & 0x3Fu));
+      case 1:
+        out.push_back(p[i]);
         break;
-      default: throw InputError(str("not UTF-8 at byte ", i));
+      case 2:
+        out.push_back((p[i] & 0x1Fu) << 6 | (p[i + 1] & 0x3Fu));
+        break;
+      case 3:
+        out.push_back((p[i] & 0x0Fu) << 12 | (p[i + 1] & 0x3Fu) << 6 | (p[i + 2] & 0x3Fu));
+        break;
+      case 4:
+        out.push_back((p[i] & 0x07u) << 18 | (p[i + 1] & 0x3Fu) << 12 | (p[i + 2] & 0x3Fu) << 6 |
+                      (p[i + 3] & 0x3Fu));
+        break;
+      default:
+        throw InputError(str("not UTF-8 at byte ", i));
     }
     i += len;
   }
@@ -127,8 +139,8 @@ std::string encode_utf8(std::u32string_view text) {
 
 bool is_space(char32_t c) {
   if (c <= 0x20) return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20);
-  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
-         c == 0x202F || c == 0x205F || c == 0x3000;
+  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
+         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 bool is_word(char32_t c) { return within(word_ranges, c); }

@@ -11,7 +11,7 @@
 namespace prefill::scoring {
 namespace {
 
-constexpr int max_depth = 900;          // Python's recursion limit is near
+constexpr int max_depth = 900;  // Python's recursion limit is near
 
 class Parser {
  public:
@@ -52,7 +52,9 @@ class Parser {
   }
   char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
   void space() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' || text_[at_] == '\r')) ++at_;
+    while (at_ < text_.size() &&
+           (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' || text_[at_] == '\r'))
+      ++at_;
   }
   void end() {
     space();
@@ -135,7 +137,8 @@ class Parser {
       case 'I':
         if (literal("Infinity")) return v.kind = Value::floating, v.number = HUGE_VAL, v;
         break;
-      default: return number();
+      default:
+        return number();
     }
     fail(at_, "a value is expected");
   }
@@ -166,7 +169,8 @@ class Parser {
     }
     std::string spelled(text_.substr(from, at_ - from));
     if (at_ == whole_end) {
-      if (spelled.size() - (spelled[0] == '-') > max_int_digits) fail(from, "an integer of more than 4300 digits");
+      if (spelled.size() - (spelled[0] == '-') > max_int_digits)
+        fail(from, "an integer of more than 4300 digits");
       v.kind = Value::integer;
       v.digits = canonical_integer(spelled);
     } else {
@@ -180,8 +184,10 @@ class Parser {
     unsigned out = 0;
     for (int i = 0; i < 4; ++i, ++at_) {
       char c = peek();
-      unsigned d = c >= '0' && c <= '9' ? unsigned(c - '0') : c >= 'a' && c <= 'f' ? unsigned(c - 'a' + 10)
-                   : c >= 'A' && c <= 'F' ? unsigned(c - 'A' + 10) : 16u;
+      unsigned d = c >= '0' && c <= '9'   ? unsigned(c - '0')
+                   : c >= 'a' && c <= 'f' ? unsigned(c - 'a' + 10)
+                   : c >= 'A' && c <= 'F' ? unsigned(c - 'A' + 10)
+                                          : 16u;
       if (d == 16) fail(at_, "\\u needs four hexadecimal digits");
       out = out << 4 | d;
     }
@@ -193,7 +199,9 @@ class Parser {
     size_t open = at_++;
     while (true) {
       size_t from = at_;
-      while (at_ < text_.size() && text_[at_] != '"' && text_[at_] != '\\' && (unsigned char)(text_[at_]) >= 0x20) ++at_;
+      while (at_ < text_.size() && text_[at_] != '"' && text_[at_] != '\\' &&
+             (unsigned char)(text_[at_]) >= 0x20)
+        ++at_;
       if (out) *out += decode_utf8(text_.substr(from, at_ - from));
       if (at_ >= text_.size()) fail(open, "a string without its closing quote");
       if (text_[at_] == '"') return void(++at_);
@@ -201,14 +209,30 @@ class Parser {
       ++at_;
       char32_t c = 0;
       switch (peek()) {
-        case '"': c = '"'; break;
-        case '\\': c = '\\'; break;
-        case '/': c = '/'; break;
-        case 'b': c = '\b'; break;
-        case 'f': c = '\f'; break;
-        case 'n': c = '\n'; break;
-        case 'r': c = '\r'; break;
-        case 't': c = '\t'; break;
+        case '"':
+          c = '"';
+          break;
+        case '\\':
+          c = '\\';
+          break;
+        case '/':
+          c = '/';
+          break;
+        case 'b':
+          c = '\b';
+          break;
+        case 'f':
+          c = '\f';
+          break;
+        case 'n':
+          c = '\n';
+          break;
+        case 'r':
+          c = '\r';
+          break;
+        case 't':
+          c = '\t';
+          break;
         case 'u': {
           ++at_;
           c = hex4();
@@ -224,7 +248,8 @@ class Parser {
           --at_;
           break;
         }
-        default: fail(at_, "an unknown escape");
+        default:
+          fail(at_, "an unknown escape");
       }
       ++at_;
       if (out) out->push_back(c);
@@ -238,7 +263,8 @@ class Parser {
 }  // namespace
 
 const char* Value::type_name() const {
-  static constexpr const char* names[] = {"null", "a bool", "an integer", "a float", "a string", "a list", "an object"};
+  static constexpr const char* names[] = {"null",     "a bool", "an integer", "a float",
+                                          "a string", "a list", "an object"};
   return names[kind];
 }
 
@@ -251,7 +277,8 @@ Value Value::at(size_t i, const char* what) const {
   if (kind == list && i < items.size()) return items[i];
   if (kind == text && i < string.size()) return from_text(string.substr(i, 1));
   if (kind == list || kind == text)
-    throw PythonError{prefill::str("the ", what, " has no element ", i, " (it has ", kind == list ? items.size() : string.size(), ")")};
+    throw PythonError{prefill::str("the ", what, " has no element ", i, " (it has ",
+                                   kind == list ? items.size() : string.size(), ")")};
   throw PythonError{prefill::str("the ", what, " must be a list, not ", type_name())};
 }
 
@@ -296,7 +323,9 @@ const Value* Row::find(std::string_view key) const {
   return nullptr;
 }
 
-Row parse_row(std::string_view line, const std::vector<std::string_view>& wanted) { return Parser(line).row(wanted); }
+Row parse_row(std::string_view line, const std::vector<std::string_view>& wanted) {
+  return Parser(line).row(wanted);
+}
 Value parse_value(std::string_view json) { return Parser(json).whole(); }
 
 }  // namespace prefill::scoring

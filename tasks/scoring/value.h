@@ -1,7 +1,7 @@
-// JSON as Python's json module reads it. The official scorers branch on Python types (an int label and a float
-// label are scored by different rules, a bool is an int, integers have any size) and accept what strict parsers
-// refuse (NaN, lone surrogates, repeated keys), so a general library would change scores. Values that nobody
-// asks for are checked and skipped without a copy: prediction files often carry their 100 KB contexts.
+// JSON as Python's json module reads it. The official scorers branch on Python types (an int label and a
+// float label are scored by different rules, a bool is an int, integers have any size) and accept what strict
+// parsers refuse (NaN, lone surrogates, repeated keys), so a general library would change scores. Values that
+// nobody asks for are checked and skipped without a copy: prediction files often carry their 100 KB contexts.
 #pragma once
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -21,10 +21,10 @@ struct PythonError {
 
 struct Value {
   enum Kind { none, boolean, integer, floating, text, list, dict } kind = none;
-  std::string digits;          ///< integer (and boolean: "0", "1"): canonical decimal, "-12"
-  double number = 0;           ///< floating
-  std::u32string string;       ///< text
-  std::vector<Value> items;    ///< list
+  std::string digits;        ///< integer (and boolean: "0", "1"): canonical decimal, "-12"
+  double number = 0;         ///< floating
+  std::u32string string;     ///< text
+  std::vector<Value> items;  ///< list
   std::vector<std::pair<std::u32string, Value>> entries;  ///< dict, in order, keys unique
 
   bool is_int() const { return kind == integer || kind == boolean; }  ///< isinstance(x, int)

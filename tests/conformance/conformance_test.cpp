@@ -159,8 +159,8 @@ TEST_P(Conformance, PromptsDoNotLeakIntoEachOther) {
 
 TEST_P(Conformance, DensityRisesWithTheKnob) {
   if (info().knob.empty()) GTEST_SKIP() << GetParam() << " declares no knob";
-  // Forced windows, sinks and dense tails of a method's defaults may cover a short prompt whole: the knob is tried
-  // on the shortest of three prompts that its first value leaves sparse.
+  // Forced windows, sinks and dense tails of a method's defaults may cover a short prompt whole: the knob is
+  // tried on the shortest of three prompts that its first value leaves sparse.
   auto density_at = [&](size_t i, const Shape& s) {
     json params = test_params();
     const double value = info().knob_values[i];

@@ -15,7 +15,8 @@ TEST(Sha256, AgreesWithFips180Examples) {
   EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   EXPECT_EQ(sha256_hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
             "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  EXPECT_EQ(sha256_hex(std::string(1000000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  EXPECT_EQ(sha256_hex(std::string(1000000, 'a')),
+            "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
 TEST(Sha256, PiecesDoNotMatter) {
@@ -37,7 +38,8 @@ TEST(Text, SuggestsTypingMistakesOnly) {
 }
 
 TEST(Text, NumbersReadBackAsTheSameDouble) {
-  for (double v : {0.1, 1.0 / 3, 1e300, 5e-324, -0.0, 123456789.123}) EXPECT_EQ(std::strtod(number_text(v).c_str(), nullptr), v);
+  for (double v : {0.1, 1.0 / 3, 1e300, 5e-324, -0.0, 123456789.123})
+    EXPECT_EQ(std::strtod(number_text(v).c_str(), nullptr), v);
   EXPECT_THROW(number_text(std::nan("")), InputError);
 }
 
@@ -49,7 +51,8 @@ TEST(Text, AtomicWriteReplacesWholeOrNotAtAll) {
   write_file_atomically(file, "two");
   EXPECT_EQ(read_file(file), "two");
   EXPECT_THROW(write_file_atomically((folder / "no" / "such" / "f").string(), "x"), InputError);
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 1) << "nothing half-written may stay behind";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 1)
+      << "nothing half-written may stay behind";
   std::filesystem::remove_all(folder);
   EXPECT_THROW(read_file(file), InputError);
 }

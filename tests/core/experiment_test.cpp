@@ -1,4 +1,5 @@
-// Reading experiments: every mistake at once with its place, sweeps, identities. The methods used here are the registry's.
+// Reading experiments: every mistake at once with its place, sweeps, identities. The methods used here are
+// the registry's.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -49,26 +50,36 @@ methods:
 )");
   EXPECT_EQ(bad_.size(), 11u) << all();
   const std::string text = all();
-  for (const char* expected : {"2:7: 'name' = 'bad name'", "3:8: model 'no-such-model' was not found", "4:1: the experiment has no field 'bakend'; did you mean 'backend'?",
-                               "5:8: 'dtype' = 'float8' must be one of", "7:12: unknown task 'passkye'; did you mean 'passkey'?", "8:29: 'tokens' must be a whole number",
-                               "8:44: 'samples' = 0 must be in", "10:11: unknown method 'dens'; did you mean 'dense'?", "12:14: streaming has no field 'sinks'; did you mean 'sink'?", "12:31: 'local' = 0 must be at least 1",
-                               "13:5: 'params' is given twice"})
+  for (const char* expected :
+       {"2:7: 'name' = 'bad name'", "3:8: model 'no-such-model' was not found",
+        "4:1: the experiment has no field 'bakend'; did you mean 'backend'?",
+        "5:8: 'dtype' = 'float8' must be one of", "7:12: unknown task 'passkye'; did you mean 'passkey'?",
+        "8:29: 'tokens' must be a whole number", "8:44: 'samples' = 0 must be in",
+        "10:11: unknown method 'dens'; did you mean 'dense'?",
+        "12:14: streaming has no field 'sinks'; did you mean 'sink'?",
+        "12:31: 'local' = 0 must be at least 1", "13:5: 'params' is given twice"})
     EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
 }
 
 TEST_F(ExperimentFile, YamlPitfallsAreErrors) {
-  read("schema: 1\nname: x\nworkloads: [{task: passkey}]\nmethods: [{name: streaming, params: {<<: {sink: 1}}}]\n");
+  read(
+      "schema: 1\nname: x\nworkloads: [{task: passkey}]\nmethods: [{name: streaming, params: {<<: {sink: "
+      "1}}}]\n");
   EXPECT_NE(all().find("merge keys"), std::string::npos) << all();
   read("schema: 1\nname: [x\n");
   ASSERT_FALSE(bad_.empty());
   EXPECT_GT(bad_[0].line, 0);
   read("");
   EXPECT_FALSE(bad_.empty());
-  read("schema: 1\nname: x\nmeasure: {check_plans: yes}\nworkloads: [{task: passkey}]\nmethods: [{name: dense}]\n");
+  read(
+      "schema: 1\nname: x\nmeasure: {check_plans: yes}\nworkloads: [{task: passkey}]\nmethods: [{name: "
+      "dense}]\n");
   EXPECT_NE(all().find("'check_plans' must be true or false, not 'yes'"), std::string::npos) << all();
 }
 
-const char* kHead = "schema: 1\nname: x\nmodel: smollm2-135m-instruct-128k\nworkloads: [{task: passkey, tokens: [2K, 4096]}]\nmethods:\n";
+const char* kHead =
+    "schema: 1\nname: x\nmodel: smollm2-135m-instruct-128k\nworkloads: [{task: passkey, tokens: [2K, "
+    "4096]}]\nmethods:\n";
 
 std::vector<std::string> labels(const Experiment& e) {
   std::vector<std::string> out;
@@ -79,14 +90,18 @@ std::vector<std::string> labels(const Experiment& e) {
 TEST_F(ExperimentFile, GridZipAndAblateExpand) {
   Experiment e = read(str(kHead, "  - {name: streaming, grid: {sink: [1, 2], local: [32, 64]}}\n"));
   ASSERT_TRUE(bad_.empty()) << all();
-  EXPECT_EQ(labels(e), (std::vector<std::string>{"dense", "streaming sink=1 local=32", "streaming sink=1 local=64", "streaming sink=2 local=32", "streaming sink=2 local=64"}));
+  EXPECT_EQ(labels(e),
+            (std::vector<std::string>{"dense", "streaming sink=1 local=32", "streaming sink=1 local=64",
+                                      "streaming sink=2 local=32", "streaming sink=2 local=64"}));
   EXPECT_TRUE(e.points[0].implied) << "dense is added: every round is paired with it";
   ASSERT_EQ(e.workloads.size(), 2u);
   EXPECT_EQ(e.workloads[0].tokens, 2048);
   e = read(str(kHead, "  - {name: streaming, zip: {sink: [1, 2], local: [32, 64]}}\n"));
-  EXPECT_EQ(labels(e), (std::vector<std::string>{"dense", "streaming sink=1 local=32", "streaming sink=2 local=64"}));
+  EXPECT_EQ(labels(e),
+            (std::vector<std::string>{"dense", "streaming sink=1 local=32", "streaming sink=2 local=64"}));
   e = read(str(kHead, "  - {name: streaming, params: {sink: 8}, ablate: {sink: [1, 2], local: [32]}}\n"));
-  EXPECT_EQ(labels(e), (std::vector<std::string>{"dense", "streaming sink=8", "streaming sink=1", "streaming sink=2", "streaming sink=8 local=32"}));
+  EXPECT_EQ(labels(e), (std::vector<std::string>{"dense", "streaming sink=8", "streaming sink=1",
+                                                 "streaming sink=2", "streaming sink=8 local=32"}));
   read(str(kHead, "  - {name: streaming, zip: {sink: [1, 2], local: [32]}}\n"));
   EXPECT_NE(all().find("go together one by one"), std::string::npos) << all();
   read(str(kHead, "  - {name: streaming, grid: {sink: 4}}\n"));

@@ -40,7 +40,8 @@ AttentionPlan random_plan(std::mt19937& rng, int64_t n, int heads) {
       for (int64_t g = 0; g < groups; ++g) {
         for (int64_t j = 0; j < std::min(n, g * span); ++j) {
           bool in_tile = false;
-          for (int64_t r = g * t.col_rows; r < std::min(rows, (g + 1) * t.col_rows); ++r) in_tile |= m[p][r][j / k_tile];
+          for (int64_t r = g * t.col_rows; r < std::min(rows, (g + 1) * t.col_rows); ++r)
+            in_tile |= m[p][r][j / k_tile];
           if (!in_tile && rng() % 4 == 0) idx[p][at_++] = int(j);
         }
         ptr[p][g + 1] = at_;
@@ -50,7 +51,9 @@ AttentionPlan random_plan(std::mt19937& rng, int64_t n, int heads) {
   plan.windows = {{int64_t(rng() % 40), int64_t(1 + rng() % 50), int64_t(rng() % 20)}};
   for (auto& route : plan.heads) {
     const int kind = int(rng() % 4);
-    route = kind == 0 ? Route{Route::dense, 0} : kind == 1 ? Route{Route::window, 0} : Route{Route::tiles, int32_t(rng() % uint64_t(patterns))};
+    route = kind == 0   ? Route{Route::dense, 0}
+            : kind == 1 ? Route{Route::window, 0}
+                        : Route{Route::tiles, int32_t(rng() % uint64_t(patterns))};
   }
   return plan;
 }
@@ -65,7 +68,8 @@ TEST(Plan, DensityIsTheShareOfVisiblePairs) {
     ASSERT_FALSE(mask.triu(1).any().item<bool>()) << "a query sees the future";
     const auto got = density(plan, n);
     for (int h = 0; h < 4; ++h)
-      EXPECT_NEAR(got[size_t(h)], mask[h].sum().item<double>() / (double(n) * double(n + 1) / 2), 1e-12) << "round " << round << " head " << h << " n " << n;
+      EXPECT_NEAR(got[size_t(h)], mask[h].sum().item<double>() / (double(n) * double(n + 1) / 2), 1e-12)
+          << "round " << round << " head " << h << " n " << n;
     EXPECT_EQ(density(footprint(plan), n), got) << "a footprint keeps what density needs";
   }
 }
@@ -141,7 +145,8 @@ TEST(Plan, ResumedPassesMustBeDisjoint) {
   second.tiles.col_idx = at::tensor({12, 20}, at::kInt).unsqueeze(0);
   second.resume = PartialSoftmax{{}, {}, {}, first};
   ASSERT_NO_THROW(check(second, 1, n));
-  EXPECT_NEAR(density(second, n)[0], token_mask(second, n).sum().item<double>() / (double(n) * (n + 1) / 2), 1e-12);
+  EXPECT_NEAR(density(second, n)[0], token_mask(second, n).sum().item<double>() / (double(n) * (n + 1) / 2),
+              1e-12);
   second.tiles.col_idx = at::tensor({12, 3}, at::kInt).unsqueeze(0);
   EXPECT_THROW(check(second, 1, n), BrokenPlan);
 }

@@ -19,14 +19,19 @@ using nlohmann::json;
 class Store : public ::testing::Test {
  protected:
   void SetUp() override {
-    root_ = fs::temp_directory_path() / str("prefillbench_store_", getpid(), "_", ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    root_ = fs::temp_directory_path() / str("prefillbench_store_", getpid(), "_",
+                                            ::testing::UnitTest::GetInstance()->current_test_info()->name());
     fs::remove_all(root_);
     fs::create_directories(root_);
   }
   void TearDown() override { fs::remove_all(root_); }
   std::string path(const std::string& name) const { return (root_ / name).string(); }
   static json record(const std::string& sample, const std::string& status = "ok", double score = 1) {
-    return {{"schema", 1}, {"sample", sample}, {"status", status}, {"score", score}, {"time", "2026-01-01T00:00:00Z"}};
+    return {{"schema", 1},
+            {"sample", sample},
+            {"status", status},
+            {"score", score},
+            {"time", "2026-01-01T00:00:00Z"}};
   }
   static json spec() { return {{"id", "abc"}, {"workload", {{"count", 2}}}}; }
   static json provenance(const std::string& hardware = "box") { return {{"hardware", hardware}}; }
@@ -35,7 +40,11 @@ class Store : public ::testing::Test {
 
 TEST_F(Store, TornLineIsCutAndTheNextRecordStandsAlone) {
   const std::string file = path("samples.jsonl");
-  { SampleLog log(file); log.append(record("a")); log.append(record("b")); }
+  {
+    SampleLog log(file);
+    log.append(record("a"));
+    log.append(record("b"));
+  }
   const std::string whole = read_file(file);
   for (size_t keep = whole.size() - 1; keep > whole.size() / 2 + 1; keep -= 7) {
     std::ofstream(file, std::ios::binary | std::ios::trunc) << whole.substr(0, keep);

@@ -1,4 +1,5 @@
-// The method that docs/adding-a-method.md shows is this folder's window_topk.cpp: built, registered by being there, right.
+// The method that docs/adding-a-method.md shows is this folder's window_topk.cpp: built, registered by being
+// there, right.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -13,8 +14,10 @@ namespace {
 const std::string kSource = PREFILL_SOURCE_DIR;
 
 TEST(Example, TheDocumentShowsExactlyThisFile) {
-  const std::string page = read_file(kSource + "/docs/adding-a-method.md"), code = read_file(kSource + "/tests/example/window_topk.cpp");
-  EXPECT_NE(page.find("```cpp\n" + code + "```"), std::string::npos) << "docs/adding-a-method.md and tests/example/window_topk.cpp differ";
+  const std::string page = read_file(kSource + "/docs/adding-a-method.md"),
+                    code = read_file(kSource + "/tests/example/window_topk.cpp");
+  EXPECT_NE(page.find("```cpp\n" + code + "```"), std::string::npos)
+      << "docs/adding-a-method.md and tests/example/window_topk.cpp differ";
 }
 
 TEST(Example, OneFileIsOneMethod) {
@@ -24,12 +27,15 @@ TEST(Example, OneFileIsOneMethod) {
     if (entry.path().extension() != ".cpp") continue;
     ++files;
     size_t registered = 0;
-    for (const auto& [name, m] : methods().all()) registered += m.file.ends_with("methods/" + entry.path().filename().string());
+    for (const auto& [name, m] : methods().all())
+      registered += m.file.ends_with("methods/" + entry.path().filename().string());
     EXPECT_GE(registered, 1u) << entry.path() << " registers no method";
   }
   for (const auto& [name, m] : methods().all()) {
     if (name == "window_topk") continue;
-    EXPECT_TRUE(std::filesystem::exists(kSource + "/methods/" + std::filesystem::path(m.file).filename().string())) << name;
+    EXPECT_TRUE(
+        std::filesystem::exists(kSource + "/methods/" + std::filesystem::path(m.file).filename().string()))
+        << name;
   }
   EXPECT_GT(files, 0u);
 }

@@ -13,9 +13,11 @@ struct WindowTopkParams {
     v("local_tiles", local_tiles, at_least(1), "tiles of 64 keys kept around the diagonal");
     v("top_tiles", top_tiles, at_least(0), "tiles kept for their attention from the last queries");
     v("tail", tail, in(16, 512), "how many last queries vote");
-    v("semantics", semantics, one_of({"released", "intended"}), "this method has no released code; both are the same");
+    v("semantics", semantics, one_of({"released", "intended"}),
+      "this method has no released code; both are the same");
   }
-  // Which combinations make no sense, and why; "" when all is well. Such points of a sweep are pruned and listed.
+  // Which combinations make no sense, and why; "" when all is well. Such points of a sweep are pruned and
+  // listed.
   std::string invalid() const { return tail % 16 ? "tail must be a multiple of 16" : ""; }
 };
 
@@ -33,7 +35,8 @@ class WindowTopk final : public MethodOf<WindowTopkParams> {
     }
     StageScope scope(c.clock, Stage::select, c.layer);
     const int64_t top = std::min<int64_t>(params.top_tiles, rows);
-    const at::Tensor chosen = at::zeros_like(votes, at::kBool).scatter_(1, std::get<1>(votes.topk(top)), true);  // [heads, rows]
+    const at::Tensor chosen =
+        at::zeros_like(votes, at::kBool).scatter_(1, std::get<1>(votes.topk(top)), true);  // [heads, rows]
     const at::Tensor row = at::arange(rows, votes.options().dtype(at::kLong));
     const at::Tensor age = row.unsqueeze(1) - row.unsqueeze(0);  // [query tile, key tile]
     const at::Tensor mask = (chosen.unsqueeze(1) | (age < params.local_tiles)) & (age >= 0);

@@ -32,7 +32,8 @@ at::Tensor csr_idx(const std::vector<std::vector<std::vector<int>>>& lists) {
     for (const auto& row : pattern) n += row.size();
     most = std::max(most, n);
   }
-  at::Tensor idx = at::full({int64_t(lists.size()), int64_t(most) + 3}, std::numeric_limits<int>::max(), at::kInt);
+  at::Tensor idx =
+      at::full({int64_t(lists.size()), int64_t(most) + 3}, std::numeric_limits<int>::max(), at::kInt);
   for (size_t p = 0; p < lists.size(); ++p) {
     int* at = idx[int64_t(p)].data_ptr<int>();
     for (const auto& row : lists[p])
@@ -104,7 +105,8 @@ AttentionPlan random_plan(const Shape& s, const PlanOptions& o, uint64_t seed) {
 PooledComplement random_complement(const Shape& s, int block, uint64_t seed) {
   std::mt19937_64 rng(seed);
   const int64_t blocks = (s.n + block - 1) / block;
-  return {block, randn({s.kv_heads, blocks, s.dim}, rng).to(s.dtype), randn({s.kv_heads, blocks, s.dim}, rng).to(s.dtype)};
+  return {block, randn({s.kv_heads, blocks, s.dim}, rng).to(s.dtype),
+          randn({s.kv_heads, blocks, s.dim}, rng).to(s.dtype)};
 }
 
 Expected brute_force(const Qkv& a, const AttentionPlan& plan) {
@@ -142,7 +144,8 @@ Expected brute_force(const Qkv& a, const AttentionPlan& plan) {
   e.lse = at::logsumexp(logits, {-1});
   e.row_max = logits.amax(-1);
   e.row_sum = at::exp(e.lse - e.row_max);
-  const int64_t qt = plan.tiles.q_tile, kt = plan.tiles.k_tile, rows = (n + qt - 1) / qt, cols = (n + kt - 1) / kt;
+  const int64_t qt = plan.tiles.q_tile, kt = plan.tiles.k_tile, rows = (n + qt - 1) / qt,
+                cols = (n + kt - 1) / kt;
   e.tile_mean = at::zeros({hq, rows, cols}, at::kDouble);
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < cols; ++c)
@@ -160,11 +163,11 @@ double nmse(const at::Tensor& got, const at::Tensor& want) {
 }
 
 double nmse_bound(at::ScalarType type) {
-  // float32: sums of up to a few hundred terms in single precision, each rounded by at most 2^-24 relative, and an
-  // exp of 2e-7: a relative error of 1e-6, squared, with a factor of 10 for cancellation in the output.
-  // bfloat16 and float16: inputs are exact, the output is rounded once: relative error at most u = 2^-9 (2^-12 for
-  // float16... half an ulp of 11 bits), mean square u^2/3. AMX also rounds the probabilities to bfloat16, which
-  // adds as much again before averaging: u^2 bounds both.
+  // float32: sums of up to a few hundred terms in single precision, each rounded by at most 2^-24 relative,
+  // and an exp of 2e-7: a relative error of 1e-6, squared, with a factor of 10 for cancellation in the
+  // output. bfloat16 and float16: inputs are exact, the output is rounded once: relative error at most u =
+  // 2^-9 (2^-12 for float16... half an ulp of 11 bits), mean square u^2/3. AMX also rounds the probabilities
+  // to bfloat16, which adds as much again before averaging: u^2 bounds both.
   if (type == at::kFloat) return 1e-11;
   const double u = type == at::kHalf ? 0x1p-11 : 0x1p-8;
   return u * u / 3 * 2;

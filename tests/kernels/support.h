@@ -22,12 +22,12 @@ Qkv random_qkv(const Shape&, uint64_t seed, bool strided = false);
 
 struct PlanOptions {
   int q_tile = 64, k_tile = 64;
-  double density = 0.4;     ///< chance of every tile off the diagonal
+  double density = 0.4;  ///< chance of every tile off the diagonal
   bool columns = false;
   int col_rows = 1;
-  bool diagonal = true;     ///< false: rows may lack their diagonal (plans that resume one that had it)
+  bool diagonal = true;  ///< false: rows may lack their diagonal (plans that resume one that had it)
   int patterns = 2;
-  bool mixed_routes = true; ///< heads cycle through patterns, dense and windows; false: patterns only
+  bool mixed_routes = true;  ///< heads cycle through patterns, dense and windows; false: patterns only
 };
 AttentionPlan random_plan(const Shape&, const PlanOptions&, uint64_t seed);
 

@@ -23,8 +23,8 @@ class Attend : public ::testing::TestWithParam<const char*> {
         << "[N, Hq*D] must be a view, not a copy";
   }
 
-  /// Logits reach about 6; float32 dot products and the sum's logarithm lose a few ulps of that. The AMX path sums
-  /// probabilities after rounding them to bfloat16 or before: either way within 2^-9 of the sum.
+  /// Logits reach about 6; float32 dot products and the sum's logarithm lose a few ulps of that. The AMX path
+  /// sums probabilities after rounding them to bfloat16 or before: either way within 2^-9 of the sum.
   static double lse_bound(const Qkv& a) { return a.q.scalar_type() == at::kFloat ? 1e-5 : 4e-3; }
 };
 
@@ -57,8 +57,8 @@ TEST_P(Attend, EveryGroupSize) {
 }
 
 TEST_P(Attend, TilesOfEverySize) {
-  const std::pair<int, int> sizes[] = {{16, 16}, {32, 32}, {64, 64}, {128, 128}, {256, 256}, {64, 32},
-                                       {32, 64}, {128, 64}, {64, 128}, {16, 256}, {256, 16}, {48, 80}};
+  const std::pair<int, int> sizes[] = {{16, 16}, {32, 32},  {64, 64},  {128, 128}, {256, 256}, {64, 32},
+                                       {32, 64}, {128, 64}, {64, 128}, {16, 256},  {256, 16},  {48, 80}};
   for (auto [q_tile, k_tile] : sizes)
     for (int64_t n : {1, 65, 333, 640})
       for (bool columns : {false, true}) {
@@ -76,15 +76,16 @@ TEST_P(Attend, ColumnsSharedByRows) {
     for (int64_t n : {5, 64, 333, 1000}) {
       SCOPED_TRACE(str("col_rows ", col_rows, " n ", n));
       const Shape s{2, 1, n, 32};
-      const AttentionPlan plan =
-          random_plan(s, {.q_tile = 32, .k_tile = 32, .density = 0.1, .columns = true, .col_rows = col_rows}, 8);
+      const AttentionPlan plan = random_plan(
+          s, {.q_tile = 32, .k_tile = 32, .density = 0.1, .columns = true, .col_rows = col_rows}, 8);
       check(plan, s.q_heads, n);
       expect_right(random_qkv(s, 9), plan);
     }
 }
 
 TEST_P(Attend, Windows) {
-  for (const Window& w : {Window{0, 1, 0}, {1, 1, 0}, {4, 20, 0}, {64, 64, 64}, {0, 130, 1}, {500, 7, 0}, {3, 5, 999}})
+  for (const Window& w :
+       {Window{0, 1, 0}, {1, 1, 0}, {4, 20, 0}, {64, 64, 64}, {0, 130, 1}, {500, 7, 0}, {3, 5, 999}})
     for (int64_t n : {1, 63, 64, 333, 500}) {
       SCOPED_TRACE(str("sink ", w.sink, " local ", w.local, " last ", w.last, " n ", n));
       AttentionPlan plan = AttentionPlan::uniform(2, {Route::window, 0});

@@ -1,5 +1,5 @@
-// What holds beyond the numbers: nothing outside the outputs is written, all inside is, the same plan gives the same
-// bits on any number of threads, and what can not be computed is said to be so.
+// What holds beyond the numbers: nothing outside the outputs is written, all inside is, the same plan gives
+// the same bits on any number of threads, and what can not be computed is said to be so.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
@@ -55,7 +55,7 @@ TEST(Contract, WritesAllOfItsOutputsAndNothingElse) {
     view.state_acc = acc.data();
     view.tile_mean = mean.data();
     view.want_tile_mean = plan.want_tile_mean.data();
-    for (auto* attend : {+[](const kernels::QkvView& q, const kernels::PlanView& p, const kernels::OutView& o) {
+    for (auto* attend : {+[](const kernels::QkvView&q, const kernels::PlanView&p, const kernels::OutView&o) {
                            return kernels::attend_cpu(q, p, o, 2);
                          },
                          &kernels::attend_reference}) {
@@ -67,7 +67,8 @@ TEST(Contract, WritesAllOfItsOutputsAndNothingElse) {
       }
       for (int64_t i = 0; i < n; ++i)
         for (int64_t d = 0; d < stride; ++d)
-          ASSERT_EQ(std::isnan(out.data()[i * stride + d]), d >= s.q_heads * s.dim) << "row " << i << " value " << d;
+          ASSERT_EQ(std::isnan(out.data()[i * stride + d]), d >= s.q_heads * s.dim)
+              << "row " << i << " value " << d;
     }
   }
 }
@@ -104,7 +105,8 @@ TEST(Contract, SaysWhatItCanNotCompute) {
   EXPECT_LE(nmse(ref->attend(odd, dense).out, brute_force(odd, dense).out), nmse_bound(at::kFloat));
 
   const Qkv a = random_qkv({2, 1, 30, 16}, 6);
-  EXPECT_NE(cpu->supports(a, AttentionPlan::uniform(3, {Route::dense, 0})).why.find("3 heads"), std::string::npos);
+  EXPECT_NE(cpu->supports(a, AttentionPlan::uniform(3, {Route::dense, 0})).why.find("3 heads"),
+            std::string::npos);
   EXPECT_FALSE(cpu->supports({a.q.to(at::kDouble), a.k.to(at::kDouble), a.v.to(at::kDouble), 1}, dense).ok);
   EXPECT_FALSE(cpu->supports({a.q.transpose(1, 2), a.k.transpose(1, 2), a.v.transpose(1, 2), 1}, dense).ok);
   EXPECT_FALSE(sdpa->supports(a, AttentionPlan::uniform(2, {Route::window, 0})).ok);
@@ -132,7 +134,8 @@ TEST(Contract, RefusesBrokenPlansInsteadOfReadingOutOfBounds) {
   EXPECT_THROW(cpu->attend(a, broken([](auto& p) { p.tiles.tile_idx[1][0] = 4; })), BrokenPlan);
   EXPECT_THROW(cpu->attend(a, broken([](auto& p) { p.tiles.tile_idx[1][0] = -1; })), BrokenPlan);
   EXPECT_THROW(cpu->attend(a, broken([](auto& p) { p.tiles.tile_ptr[1][2] = 1 << 20; })), BrokenPlan);
-  EXPECT_THROW(cpu->attend(a, broken([](auto& p) { p.tiles.col_ptr[0][1] = 1; })), BrokenPlan) << "no key precedes row 0";
+  EXPECT_THROW(cpu->attend(a, broken([](auto& p) { p.tiles.col_ptr[0][1] = 1; })), BrokenPlan)
+      << "no key precedes row 0";
   EXPECT_THROW(cpu->attend(a, broken([](auto& p) { p.heads[0].index = 2; })), BrokenPlan);
   EXPECT_THROW(cpu->attend(a, broken([](auto& p) { p.heads[0] = {Route::window, 3}; })), BrokenPlan);
 }

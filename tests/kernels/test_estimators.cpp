@@ -21,12 +21,12 @@ class BaseOnly final : public KernelBackend {
 
 class Estimators : public ::testing::TestWithParam<const char*> {
  protected:
-  std::unique_ptr<KernelBackend> backend = GetParam() == std::string("base")
-                                               ? std::make_unique<BaseOnly>()
-                                               : backends().at(GetParam()).make();
+  std::unique_ptr<KernelBackend> backend =
+      GetParam() == std::string("base") ? std::make_unique<BaseOnly>() : backends().at(GetParam()).make();
 };
 
-INSTANTIATE_TEST_SUITE_P(Backends, Estimators, ::testing::Values("base", "cpu"), [](const auto& i) { return i.param; });
+INSTANTIATE_TEST_SUITE_P(Backends, Estimators, ::testing::Values("base", "cpu"),
+                         [](const auto& i) { return i.param; });
 
 TEST_P(Estimators, PoolMean) {
   for (auto dtype : {at::kFloat, at::kBFloat16, at::kHalf})
@@ -47,8 +47,10 @@ TEST_P(Estimators, PoolMean) {
 
 at::Tensor expected_probs(const Qkv& a, int64_t tail) {
   const int64_t n = a.seq_len(), t = std::min(tail, n);
-  auto logits = at::matmul(a.q.to(at::kDouble), a.k.to(at::kDouble).repeat_interleave(a.q_heads() / a.kv_heads(), 0)
-                                                    .transpose(1, 2)) * a.scale;
+  auto logits =
+      at::matmul(a.q.to(at::kDouble),
+                 a.k.to(at::kDouble).repeat_interleave(a.q_heads() / a.kv_heads(), 0).transpose(1, 2)) *
+      a.scale;
   logits.masked_fill_(at::ones({n, n}, at::kBool).triu(1), -INFINITY);
   return at::softmax(logits, -1).narrow(1, n - t, t);
 }
@@ -75,7 +77,8 @@ TEST_P(Estimators, TailSums) {
       const int64_t t = probs.size(1);
       auto slash = at::zeros({4, n}, at::kDouble);
       for (int64_t i = 0; i < t; ++i)
-        for (int64_t j = 0; j <= n - t + i; ++j) slash.select(1, n - t + i - j) += probs.select(1, i).select(1, j);
+        for (int64_t j = 0; j <= n - t + i; ++j)
+          slash.select(1, n - t + i - j) += probs.select(1, i).select(1, j);
       const auto [vertical, distances] = backend->tail_sums(a, tail);
       EXPECT_LE((vertical - probs.sum(1)).abs().max().item<double>(), 1e-5);
       EXPECT_LE((distances - slash).abs().max().item<double>(), 1e-5);

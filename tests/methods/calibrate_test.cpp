@@ -91,8 +91,8 @@ class Calibration : public testing::Test {
       }
     return calibrator->finish();
   }
-  /// Even heads attend to the first keys, odd heads to all keys nearly alike: no key of theirs stands out enough
-  /// for SALE's first threshold, and all of them matter.
+  /// Even heads attend to the first keys, odd heads to all keys nearly alike: no key of theirs stands out
+  /// enough for SALE's first threshold, and all of them matter.
   static Qkv half_flat(int prompt, int layer) {
     Qkv a = planted(prompt, layer);
     auto g = at::detail::createCPUGenerator(uint64_t(100 + 10 * prompt + layer));

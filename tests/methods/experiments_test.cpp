@@ -34,10 +34,12 @@ TEST(ShippedExperiments, ReadWithoutAComplaint) {
     Diagnostics bad;
     const Experiment e = read_experiment(file.string(), bad);
     if (!backends().find("cuda"))  // a build without CUDA says so, and has nothing else to say
-      std::erase_if(bad, [](const Diagnostic& d) { return d.print().ends_with("build with the cuda preset"); });
+      std::erase_if(bad,
+                    [](const Diagnostic& d) { return d.print().ends_with("build with the cuda preset"); });
     EXPECT_TRUE(bad.empty()) << complaints(bad);
     EXPECT_EQ(e.name, file.stem().string()) << "results should be found under the file's name";
-    EXPECT_TRUE(e.pruned.empty()) << file << ": " << e.pruned.front().label << ": " << e.pruned.front().reason;
+    EXPECT_TRUE(e.pruned.empty()) << file << ": " << e.pruned.front().label << ": "
+                                  << e.pruned.front().reason;
     if (e.model != env.model.id) continue;
     for (const MethodPoint& p : e.points)
       EXPECT_NO_THROW(p.method->make(p.params, env)) << file << ": " << p.label;

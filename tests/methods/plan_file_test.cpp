@@ -189,9 +189,9 @@ TEST_F(PlanFile, RefusesWhatIsWrongByName) {
 class Capture : public testing::Test {
  protected:
   Capture()
-      : path_((fs::temp_directory_path() /
-               str("prefill_capture_", testing::UnitTest::GetInstance()->current_test_info()->name(),
-                   ".safetensors"))
+      : path_((fs::temp_directory_path() / str("prefill_capture_",
+                                               testing::UnitTest::GetInstance()->current_test_info()->name(),
+                                               ".safetensors"))
                   .string()) {}
   ~Capture() override { fs::remove(path_); }
   void write(const std::map<std::string, std::string>& metadata) {

@@ -79,8 +79,8 @@ constexpr double kTies = 1e-3;
 TEST_F(ReferenceSelection, MInferenceVerticalSlashKeys) {
   int compared = 0;
   const int count = tested("minference", [&](const json& c) {
-    // The 100 nearest distances tie at +inf by rule: a budget below that is a choice among ties, which the source
-    // leaves to its top-k and nobody can agree with.
+    // The 100 nearest distances tie at +inf by rule: a budget below that is a choice among ties, which the
+    // source leaves to its top-k and nobody can agree with.
     if (c["params"].value("slash", 100) < 100) return;
     ++compared;
     const int64_t n = c["n"], rows = (n + 63) / 64;

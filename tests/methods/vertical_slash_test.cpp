@@ -60,7 +60,8 @@ TEST(VerticalSlash, AllHeadsAtOnceGiveTheSameLists) {
       std::vector<HostPattern> want;
       int64_t most = 0;
       for (int h = 0; h < 3; ++h) {
-        const VerticalSlash vs{some_of(n, h == 1 ? n : 12 + 5 * h, 0, random), some_of(n, 1 + 4 * h, 0, random)};
+        const VerticalSlash vs{some_of(n, h == 1 ? n : 12 + 5 * h, 0, random),
+                               some_of(n, 1 + 4 * h, 0, random)};
         for (int32_t j : vs.columns) columns[h][j] = true;
         for (int32_t d : vs.distances) distances[h][d] = true;
         most = std::max(most, int64_t(vs.columns.size()));
@@ -98,9 +99,13 @@ TEST(VerticalSlash, ReleasedRangesHoldEverySlashWindow) {
           near |= j >= to - 64 && j < to + 63;
         }
         const bool got = mask[i][j].item<bool>();
-        if (wanted) { ASSERT_TRUE(got) << "n " << n << " query " << i << " key " << j; }
+        if (wanted) {
+          ASSERT_TRUE(got) << "n " << n << " query " << i << " key " << j;
+        }
         const bool diagonal = j / 64 == i / 64;
-        if (got) { ASSERT_TRUE(wanted || near || diagonal) << "n " << n << " query " << i << " key " << j; }
+        if (got) {
+          ASSERT_TRUE(wanted || near || diagonal) << "n " << n << " query " << i << " key " << j;
+        }
       }
     }
   }

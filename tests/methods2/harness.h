@@ -13,12 +13,16 @@ namespace prefill::testing {
 inline std::unique_ptr<KernelBackend> reference_backend() { return backends().at("cpu-ref").make(); }
 
 inline MethodEnv env_of(const Qkv& x, int layers = 1) {
-  return {.model = {.id = "synthetic", .layers = layers, .q_heads = x.q_heads(), .kv_heads = x.kv_heads(),
+  return {.model = {.id = "synthetic",
+                    .layers = layers,
+                    .q_heads = x.q_heads(),
+                    .kv_heads = x.kv_heads(),
                     .head_dim = x.head_dim()}};
 }
 
 /// The plan of one layer; check() has passed.
-inline AttentionPlan plan_of(const std::string& method, const nlohmann::json& params, const Qkv& x, int layer = 0) {
+inline AttentionPlan plan_of(const std::string& method, const nlohmann::json& params, const Qkv& x,
+                             int layer = 0) {
   const auto made = make_method(method, params, env_of(x, layer + 1));
   const auto backend = reference_backend();
   const auto clock = make_cpu_clock();

@@ -1,4 +1,5 @@
-// What each method promises under `semantics: intended`, beyond what the conformance suite asks of all of them.
+// What each method promises under `semantics: intended`, beyond what the conformance suite asks of all of
+// them.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -18,7 +19,9 @@ using testing::reference_backend;
 using testing::synthetic_qkv;
 using testing::tiles_of;
 
-at::Tensor attended(const Qkv& x, const AttentionPlan& plan) { return reference_backend()->attend(x, plan).out.to(at::kFloat); }
+at::Tensor attended(const Qkv& x, const AttentionPlan& plan) {
+  return reference_backend()->attend(x, plan).out.to(at::kFloat);
+}
 double worst(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
 at::Tensor dense(const Qkv& x) { return attended(x, AttentionPlan::uniform(x.q_heads(), {Route::dense, 0})); }
 
@@ -46,19 +49,22 @@ TEST(AnchorMethod, ReleasedCountsFirstKeysTwiceAndLosesTheBlockBeforeTheGroup) {
   EXPECT_TRUE(plan.resume->overlap_allowed);
   at::Tensor got = columns_of(plan, 0, 200);
   for (int64_t g = 1; g < 6; ++g)
-    for (int64_t j = 0; j < 200; ++j) EXPECT_EQ(got[g][j].item<bool>(), j >= 16 && j < g * 32 - 16) << g << " " << j;
+    for (int64_t j = 0; j < 200; ++j)
+      EXPECT_EQ(got[g][j].item<bool>(), j >= 16 && j < g * 32 - 16) << g << " " << j;
 }
 
 TEST(FlashPrefill2Method, RoutesAGroupTogetherAndCarriesTheMeans) {
   const Qkv x = synthetic_qkv(24, 6, 2, 700, 64);
-  const AttentionPlan plan = plan_of("flashprefill2", {{"alpha", 1.0}, {"window", 1}, {"sink", 1}, {"last", 0}}, x);
+  const AttentionPlan plan =
+      plan_of("flashprefill2", {{"alpha", 1.0}, {"window", 1}, {"sink", 1}, {"last", 0}}, x);
   EXPECT_EQ(plan.tiles.q_tile, 32) << "three query heads share a key head: 32 tokens of 3 heads fit 128 rows";
   for (int h = 0; h < 6; ++h) EXPECT_EQ(plan.heads[size_t(h)].index, h / 3);
   ASSERT_TRUE(plan.complement.has_value());
   EXPECT_EQ(plan.complement->k_mean.sizes(), (std::vector<int64_t>{2, 6, 64}));
   EXPECT_EQ(plan.complement->v_mean.scalar_type(), at::kBFloat16);
   at::Tensor mean = x.v[1].narrow(0, 640, 60).to(at::kFloat).mean(0);
-  EXPECT_LT(worst(plan.complement->v_mean[1][5].to(at::kFloat), mean), 0.02) << "the last block has 60 tokens";
+  EXPECT_LT(worst(plan.complement->v_mean[1][5].to(at::kFloat), mean), 0.02)
+      << "the last block has 60 tokens";
   const AttentionPlan plain = plan_of("flashprefill2", {{"alpha", 1.0}, {"mean_correction", false}}, x);
   EXPECT_FALSE(plain.complement.has_value());
 }
@@ -86,7 +92,8 @@ TEST(PrismMethod, OneBandOfAllDimensionsNeedsNoCalibration) {
 TEST(UniSparseMethod, WithSingleTokensItRanksBlocksByTrueMass) {
   const int64_t n = 200;
   const Qkv x = synthetic_qkv(27, 2, 1, n, 64, at::kFloat);
-  const AttentionPlan plan = plan_of("unisparse", {{"block", 16}, {"c_q", 1}, {"c_k", 1}, {"select", "top_k"}, {"k", 4}}, x);
+  const AttentionPlan plan =
+      plan_of("unisparse", {{"block", 16}, {"c_q", 1}, {"c_k", 1}, {"select", "top_k"}, {"k", 4}}, x);
   at::Tensor future = at::ones({n, n}, at::kBool).triu(1);
   at::Tensor probs = (at::matmul(x.q[1], x.k[0].t()) * x.scale).masked_fill(future, -INFINITY).softmax(-1);
   at::Tensor mass = at::constant_pad_nd(probs, {0, 8, 0, 8}).view({13, 16, 13, 16}).sum({1, 3});
@@ -102,7 +109,8 @@ TEST(UniSparseMethod, WithSingleTokensItRanksBlocksByTrueMass) {
 
 TEST(SpargeMethod, BlocksThatAreNotUniformAreComputedWhole) {
   const Qkv x = synthetic_qkv(28, 2, 1, 700, 64);
-  for (double d : density(plan_of("sparge", {{"similarity", 1.0}, {"topk", 0.05}}, x), 700)) EXPECT_NEAR(d, 1, 1e-9);
+  for (double d : density(plan_of("sparge", {{"similarity", 1.0}, {"topk", 0.05}}, x), 700))
+    EXPECT_NEAR(d, 1, 1e-9);
   EXPECT_LT(density(plan_of("sparge", {{"gate", false}, {"topk", 0.05}}, x), 700)[0], 0.5);
 }
 
@@ -130,7 +138,8 @@ TEST(PbsMethod, WithoutPermutationColumnsAreWholeBlocks) {
   p["permute"] = true;
   at::Tensor moved = columns_of(plan_of("pbs", p, x), 1, n);
   EXPECT_FALSE(at::equal(columns, moved));
-  EXPECT_TRUE(moved.narrow(0, 2, moved.size(0) - 2).select(1, 0).all().item<bool>()) << "the block of token 0 is kept";
+  EXPECT_TRUE(moved.narrow(0, 2, moved.size(0) - 2).select(1, 0).all().item<bool>())
+      << "the block of token 0 is kept";
 }
 
 TEST(TriangleMixMethod, LayersCanBeNamed) {
@@ -150,7 +159,8 @@ class ThresholdTable : public ::testing::Test {
   }
   void TearDown() override { std::filesystem::remove(path_); }
   std::vector<double> densities(int layer = 1) {
-    return density(plan_of("xattention", {{"thresholds", path_}, {"block", 32}, {"stride", 8}}, x_, layer), x_.seq_len());
+    return density(plan_of("xattention", {{"thresholds", path_}, {"block", 32}, {"stride", 8}}, x_, layer),
+                   x_.seq_len());
   }
   std::string complaint() {
     try {
@@ -166,7 +176,8 @@ class ThresholdTable : public ::testing::Test {
 
 TEST_F(ThresholdTable, ReadsTheReleasedPythonListOfTheStride) {
   write("table.py",
-        "llama_fuse_4 = [[1.0, 1.0], [1.0, 1.0]]\n\nllama_fuse_8 = [[5.8125e-01, 0.0000e+00], [0.0000e+00, 1.0000e+00]]\n");
+        "llama_fuse_4 = [[1.0, 1.0], [1.0, 1.0]]\n\nllama_fuse_8 = [[5.8125e-01, 0.0000e+00], [0.0000e+00, "
+        "1.0000e+00]]\n");
   const auto d = densities();
   EXPECT_LT(d[0], 0.5);
   EXPECT_NEAR(d[1], 1, 1e-9);
@@ -181,15 +192,18 @@ TEST_F(ThresholdTable, ReadsJsonLists) {
 
 TEST_F(ThresholdTable, SaysWhatIsWrong) {
   write("table.json", "[[0.5, 0.5]]");
-  EXPECT_NE(complaint().find("1 layers, this model has 2 layers of 2 query heads"), std::string::npos) << complaint();
+  EXPECT_NE(complaint().find("1 layers, this model has 2 layers of 2 query heads"), std::string::npos)
+      << complaint();
   write("table.json", "[[0.5, 0.5], [0.5, 1.5]]");
-  EXPECT_NE(complaint().find("layer 1 head 1: 1.5 is not a number in [0, 1]"), std::string::npos) << complaint();
+  EXPECT_NE(complaint().find("layer 1 head 1: 1.5 is not a number in [0, 1]"), std::string::npos)
+      << complaint();
   write("table.json", "[[0.5, 0.5], [0.5");
   EXPECT_NE(complaint().find("not valid JSON"), std::string::npos) << complaint();
   write("table.json", R"({"layers": 32, "thresholds": []})");
   EXPECT_NE(complaint().find("made for layers = 32, here it is 2"), std::string::npos) << complaint();
   write("table.py", "llama_fuse_4 = [[1.0, 1.0], [1.0, 1.0]]\n");
-  EXPECT_NE(complaint().find("no list whose name ends in _8; there is llama_fuse_4"), std::string::npos) << complaint();
+  EXPECT_NE(complaint().find("no list whose name ends in _8; there is llama_fuse_4"), std::string::npos)
+      << complaint();
   std::filesystem::remove(path_);
 }
 

@@ -30,7 +30,8 @@ at::Tensor unpacked(const json& c) {
   return out;
 }
 
-/// Which keys each tile row of head h computes, from tiles and columns: bool [rows, n], causal for the row's last query.
+/// Which keys each tile row of head h computes, from tiles and columns: bool [rows, n], causal for the row's
+/// last query.
 at::Tensor keys_of(const AttentionPlan& plan, int h, int64_t n) {
   const TileSet& t = plan.tiles;
   at::Tensor keys = tiles_of(plan, h, n).repeat_interleave(t.k_tile, 1).narrow(1, 0, n);
@@ -65,8 +66,8 @@ TEST_P(Selection, AgreesWithTheRelease) {
     same += (got == expected).sum().item<int64_t>();
     cells += got.numel();
   }
-  EXPECT_GE(double(same) / double(cells), 0.995) << c["method"] << " " << c["params"] << ": " << cells - same << " of "
-                                                 << cells << " differ";
+  EXPECT_GE(double(same) / double(cells), 0.995)
+      << c["method"] << " " << c["params"] << ": " << cells - same << " of " << cells << " differ";
 }
 
 std::string case_name(const ::testing::TestParamInfo<size_t>& c) {

@@ -34,7 +34,8 @@ std::vector<int64_t> ranked(const at::Tensor& row, const at::Tensor& candidates,
 
 struct Given {
   TileGrid grid{70, 8, 8};
-  at::Tensor scores = scores_of(2, 9, 9), causal = causal_tiles(grid, at::kCPU), forced = forced_tiles(grid, {1, 1, 0}, at::kCPU);
+  at::Tensor scores = scores_of(2, 9, 9), causal = causal_tiles(grid, at::kCPU),
+             forced = forced_tiles(grid, {1, 1, 0}, at::kCPU);
 };
 
 TEST(Selectors, TopKTakesForcedFirstThenTheBest) {
@@ -45,14 +46,16 @@ TEST(Selectors, TopKTakesForcedFirstThenTheBest) {
       for (int64_t r = 0; r < 9; ++r) {
         const auto order = ranked(g.scores[h][r], g.causal[r], g.forced[r]);
         at::Tensor want = g.forced[r].clone();
-        for (int64_t i = 0; i < std::min<int64_t>(k, int64_t(order.size())); ++i) want[order[size_t(i)]] = true;
+        for (int64_t i = 0; i < std::min<int64_t>(k, int64_t(order.size())); ++i)
+          want[order[size_t(i)]] = true;
         EXPECT_TRUE(at::equal(got[h][r], want)) << "k " << k << " head " << h << " row " << r;
       }
   }
 }
 
 /// Cumulative rule written as a loop.
-at::Tensor top_p_row(const at::Tensor& row, double p, const at::Tensor& candidates, const at::Tensor& forced, TopP how) {
+at::Tensor top_p_row(const at::Tensor& row, double p, const at::Tensor& candidates, const at::Tensor& forced,
+                     TopP how) {
   double total = 0, sum = 0;
   for (int64_t c = 0; c < row.size(0); ++c)
     if (candidates[c].item<bool>()) total += double(row[c].item<float>());
@@ -75,8 +78,10 @@ TEST(Selectors, TopPFollowsTheCumulativeRule) {
         at::Tensor got = select_top_p(g.scores, {p, p / 2}, g.causal, g.forced, how);
         for (int64_t h = 0; h < 2; ++h)
           for (int64_t r = 0; r < 9; ++r)
-            EXPECT_TRUE(at::equal(got[h][r], top_p_row(g.scores[h][r], h ? p / 2 : p, g.causal[r], g.forced[r], how)))
-                << "p " << p << " crossing " << crossing << " head start " << head_start << " head " << h << " row " << r;
+            EXPECT_TRUE(
+                at::equal(got[h][r], top_p_row(g.scores[h][r], h ? p / 2 : p, g.causal[r], g.forced[r], how)))
+                << "p " << p << " crossing " << crossing << " head start " << head_start << " head " << h
+                << " row " << r;
       }
 }
 
@@ -102,7 +107,8 @@ TEST(Selectors, MaxRatioComparesWithTheRowsBestCandidate) {
     float best = 0;
     for (int64_t c = 0; c <= r; ++c) best = std::max(best, g.scores[0][r][c].item<float>());
     for (int64_t c = 0; c < 9; ++c)
-      EXPECT_EQ(got[0][r][c].item<bool>(), c <= r && g.scores[0][r][c].item<float>() >= best * 0.6f) << r << " " << c;
+      EXPECT_EQ(got[0][r][c].item<bool>(), c <= r && g.scores[0][r][c].item<float>() >= best * 0.6f)
+          << r << " " << c;
   }
 }
 

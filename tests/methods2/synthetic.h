@@ -19,7 +19,8 @@ inline uint64_t mixed(uint64_t x) {
 
 inline float noise(uint64_t stream, int64_t index) {
   const uint64_t z = mixed(uint64_t(index) + (stream << 40));
-  const int64_t total = int64_t(z & 0xFFFF) + int64_t((z >> 16) & 0xFFFF) + int64_t((z >> 32) & 0xFFFF) + int64_t(z >> 48);
+  const int64_t total =
+      int64_t(z & 0xFFFF) + int64_t((z >> 16) & 0xFFFF) + int64_t((z >> 32) & 0xFFFF) + int64_t(z >> 48);
   return float(total - 131070) / 32768.0f;
 }
 
@@ -44,12 +45,12 @@ inline Qkv synthetic_qkv(uint64_t seed, int64_t q_heads, int64_t kv_heads, int64
   auto here = [&](int64_t t, int64_t d) { return 0.5f * noise(s + 4, t / 256 * dim + d); };
   Qkv x;
   x.q = fill(q_heads, [&](int64_t h, int64_t t, int64_t d) {
-    return noise(s + 1, at_index(h, t, d)) + 0.75f * noise(s + 3, topic(s + 5, h, t, n, 128) * dim + d) + here(t, d) +
-           0.5f * noise(s + 3, d);
+    return noise(s + 1, at_index(h, t, d)) + 0.75f * noise(s + 3, topic(s + 5, h, t, n, 128) * dim + d) +
+           here(t, d) + 0.5f * noise(s + 3, d);
   });
   x.k = fill(kv_heads, [&](int64_t h, int64_t t, int64_t d) {
-    return noise(s + 2, at_index(h, t, d)) + 0.75f * noise(s + 3, topic(s + 6, h, t, n, 64) * dim + d) + here(t, d) +
-           (t < 16 ? noise(s + 3, d) : 0.0f);
+    return noise(s + 2, at_index(h, t, d)) + 0.75f * noise(s + 3, topic(s + 6, h, t, n, 64) * dim + d) +
+           here(t, d) + (t < 16 ? noise(s + 3, d) : 0.0f);
   });
   x.v = fill(kv_heads, [&](int64_t h, int64_t t, int64_t d) { return noise(s + 7, at_index(h, t, d)); });
   x.scale = 1 / std::sqrt(double(dim));

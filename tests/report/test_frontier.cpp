@@ -15,7 +15,8 @@ std::vector<bool> sweep(const std::vector<FrontierPoint>& points) {
   std::vector<size_t> order(points.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return std::pair(points[a].cost.value, -points[a].score.value) < std::pair(points[b].cost.value, -points[b].score.value);
+    return std::pair(points[a].cost.value, -points[a].score.value) <
+           std::pair(points[b].cost.value, -points[b].score.value);
   });
   std::vector<bool> on(points.size(), false);
   double best = -1, best_cost = -1;
@@ -42,9 +43,9 @@ TEST(Frontier, AgreesWithASortedSweepOnRandomPoints) {
 
 TEST(Frontier, NoiseOnBothAxesKeepsAPointInPlay) {
   const FrontierPoint best{around(0.9, 0.1), around(1.0, 0.05)};
-  const FrontierPoint close{around(0.85, 0.1), around(1.04, 0.05)};   // overlaps on both axes
-  const FrontierPoint slow{around(0.9, 0.1), around(2.0, 0.05)};      // clearly slower
-  const FrontierPoint poor{around(0.2, 0.1), around(1.02, 0.05)};     // clearly worse
+  const FrontierPoint close{around(0.85, 0.1), around(1.04, 0.05)};  // overlaps on both axes
+  const FrontierPoint slow{around(0.9, 0.1), around(2.0, 0.05)};     // clearly slower
+  const FrontierPoint poor{around(0.2, 0.1), around(1.02, 0.05)};    // clearly worse
   const auto c = classify({best, close, slow, poor});
   EXPECT_EQ(c[0], FrontierClass::on_frontier);
   EXPECT_EQ(c[1], FrontierClass::within_noise);

@@ -18,13 +18,15 @@ using nlohmann::json;
 class Results : public testing::Test {
  protected:
   void SetUp() override {
-    root_ = fs::path(testing::TempDir()) / (std::string("report_") + testing::UnitTest::GetInstance()->current_test_info()->name());
+    root_ = fs::path(testing::TempDir()) /
+            (std::string("report_") + testing::UnitTest::GetInstance()->current_test_info()->name());
     fs::remove_all(root_);
   }
   void TearDown() override { fs::remove_all(root_); }
 
   struct Run {
-    std::string side = "a", id = "00000000000000a1", method = "flexprefill", task = "passkey", hardware = "h1";
+    std::string side = "a", id = "00000000000000a1", method = "flexprefill", task = "passkey",
+                hardware = "h1";
     json params = {{"gamma", 0.9}};
     int64_t tokens = 4096;
     int schema = 1;
@@ -32,10 +34,23 @@ class Results : public testing::Test {
   };
 
   static json sample(int i, double score, double seconds, double dense_seconds = 2.0) {
-    return {{"schema", 1}, {"sample", "passkey-" + std::to_string(i)}, {"status", "ok"}, {"score", score}, {"prediction", score == 1 ? "71432" : "no"},
-            {"answer", "71432"}, {"tokens", 4096}, {"ttft_s", {seconds + 1, seconds + 1.01}}, {"attention_s", {seconds, seconds * 1.01}},
-            {"stages_s", {{"attend", seconds}}}, {"density", 0.3}, {"kernels", {"k"}}, {"a key of tomorrow", 1},
-            {"dense", {{"ttft_s", {dense_seconds + 1, dense_seconds + 1.01}}, {"attention_s", {dense_seconds, dense_seconds * 1.01}}, {"score", 1.0}}}};
+    return {{"schema", 1},
+            {"sample", "passkey-" + std::to_string(i)},
+            {"status", "ok"},
+            {"score", score},
+            {"prediction", score == 1 ? "71432" : "no"},
+            {"answer", "71432"},
+            {"tokens", 4096},
+            {"ttft_s", {seconds + 1, seconds + 1.01}},
+            {"attention_s", {seconds, seconds * 1.01}},
+            {"stages_s", {{"attend", seconds}}},
+            {"density", 0.3},
+            {"kernels", {"k"}},
+            {"a key of tomorrow", 1},
+            {"dense",
+             {{"ttft_s", {dense_seconds + 1, dense_seconds + 1.01}},
+              {"attention_s", {dense_seconds, dense_seconds * 1.01}},
+              {"score", 1.0}}}};
   }
 
   static std::string lines(const std::vector<json>& records) {
@@ -47,13 +62,29 @@ class Results : public testing::Test {
   fs::path write(const Run& r, const std::string& samples) {
     const fs::path folder = root_ / r.side / "exp" / r.id;
     fs::create_directories(folder);
-    const json spec = {{"schema", r.schema}, {"id", r.id}, {"experiment", "exp"},
-                       {"method", {{"name", r.method}, {"version", 1}, {"params", r.params}, {"label", r.method + " " + r.params.dump()}}},
+    const json spec = {{"schema", r.schema},
+                       {"id", r.id},
+                       {"experiment", "exp"},
+                       {"method",
+                        {{"name", r.method},
+                         {"version", 1},
+                         {"params", r.params},
+                         {"label", r.method + " " + r.params.dump()}}},
                        {"model", {{"name", "tiny"}, {"sha256", "ab"}}},
-                       {"workload", {{"task", r.task}, {"version", 1}, {"params", json::object()}, {"tokens", r.tokens}, {"count", 10}, {"seed", 1}, {"profile", "official"}}},
-                       {"backend", "cpu"}, {"dtype", "float32"}, {"threads", 2}};
+                       {"workload",
+                        {{"task", r.task},
+                         {"version", 1},
+                         {"params", json::object()},
+                         {"tokens", r.tokens},
+                         {"count", 10},
+                         {"seed", 1},
+                         {"profile", "official"}}},
+                       {"backend", "cpu"},
+                       {"dtype", "float32"},
+                       {"threads", 2}};
     std::ofstream(folder / "spec.json") << spec.dump();
-    std::ofstream(folder / "provenance.json") << json{{"hardware", r.hardware}, {"cpu_name", "CPU " + r.hardware}}.dump();
+    std::ofstream(folder / "provenance.json")
+        << json{{"hardware", r.hardware}, {"cpu_name", "CPU " + r.hardware}}.dump();
     std::ofstream(folder / "samples.jsonl") << samples;
     if (r.complete) std::ofstream(folder / "summary.json") << R"({"schema":1,"n":10,"ok":10})";
     return folder;
@@ -130,7 +161,8 @@ TEST_F(Results, RefusesWhatItCanNotRead) {
   const fs::path folder = write({}, "");
   std::ofstream(folder / "spec.json") << "{\"schema\": 1, ";
   EXPECT_NE(error_of(side("a")).find("spec.json: not a JSON object"), std::string::npos);
-  std::ofstream(folder / "spec.json") << R"({"schema":1,"method":{"name":"dense"},"model":{},"workload":{"task":7}})";
+  std::ofstream(folder / "spec.json")
+      << R"({"schema":1,"method":{"name":"dense"},"model":{},"workload":{"task":7}})";
   EXPECT_NE(error_of(side("a")).find("\"task\" has an unexpected type"), std::string::npos);
   EXPECT_NE(error_of(side("nowhere")).find("no such folder"), std::string::npos);
   fs::create_directories(root_ / "empty");
@@ -153,8 +185,8 @@ TEST_F(Results, DifferentMachinesNeverShareAPanel) {
   EXPECT_NE(report.panels[0].hardware, report.panels[1].hardware);
 }
 
-// Dense was not run on its own: it is drawn from the paired baselines. Speed-ups are per sample, so a machine that
-// slows down by half over the run does not blur them.
+// Dense was not run on its own: it is drawn from the paired baselines. Speed-ups are per sample, so a machine
+// that slows down by half over the run does not blur them.
 TEST_F(Results, DenseFromPairsAndPairedSpeedups) {
   std::vector<json> records;
   for (int i = 0; i < 8; ++i) records.push_back(sample(i, i < 6, 1.0 + 0.1 * i, 2 * (1.0 + 0.1 * i)));
@@ -192,13 +224,16 @@ TEST_F(Results, BreakEvenIsInterpolatedOnLogLength) {
 class Compare : public Results {
  protected:
   /// 10 samples; `wrong` of them wrong; attention `seconds` with a little spread.
-  void write_side(const std::string& name, int wrong, double seconds, const std::string& hardware = "h1", double dense = 2.0) {
+  void write_side(const std::string& name, int wrong, double seconds, const std::string& hardware = "h1",
+                  double dense = 2.0) {
     std::vector<json> records;
-    for (int i = 0; i < 10; ++i) records.push_back(sample(i, i >= wrong, seconds * (1 + 0.002 * ((i * 7) % 5)), dense));
+    for (int i = 0; i < 10; ++i)
+      records.push_back(sample(i, i >= wrong, seconds * (1 + 0.002 * ((i * 7) % 5)), dense));
     write({.side = name, .hardware = hardware}, lines(records));
   }
   Comparison compare(bool across_hardware = false) {
-    return compare_runs(load("a"), load("b"), {.score_margin = 0.02, .time_margin = 0.03, .across_hardware = across_hardware});
+    return compare_runs(load("a"), load("b"),
+                        {.score_margin = 0.02, .time_margin = 0.03, .across_hardware = across_hardware});
   }
 };
 
@@ -224,7 +259,9 @@ TEST_F(Compare, PlantedDifferencesAreFound) {
   EXPECT_NEAR(c.points[0].p, 2.0 / 128, 1e-12);
   EXPECT_EQ(c.points[0].attention.verdict, Verdict::worse);
   EXPECT_NEAR(c.points[0].attention.ratio.value, 1.3, 1e-6);
-  EXPECT_EQ(std::count_if(c.changes.begin(), c.changes.end(), [](const Change& x) { return x.kind == Change::lost; }), 7);
+  EXPECT_EQ(std::count_if(c.changes.begin(), c.changes.end(),
+                          [](const Change& x) { return x.kind == Change::lost; }),
+            7);
   EXPECT_TRUE(c.worse());
   const Comparison back = compare_runs(load("b"), load("a"), {});
   EXPECT_EQ(back.points[0].verdict, Verdict::better);
@@ -282,7 +319,8 @@ TEST_F(Compare, ASampleThatNoLongerWorksIsWorse) {
   write_side("a", 0, 1.0);
   std::vector<json> records;
   for (int i = 0; i < 9; ++i) records.push_back(sample(i, 1, 1.0));
-  records.push_back({{"schema", 1}, {"sample", "passkey-9"}, {"status", "out_of_memory"}, {"why", "too big"}});
+  records.push_back(
+      {{"schema", 1}, {"sample", "passkey-9"}, {"status", "out_of_memory"}, {"why", "too big"}});
   write({.side = "b"}, lines(records));
   const Comparison c = compare();
   ASSERT_EQ(c.changes.size(), 1u);
@@ -308,7 +346,8 @@ TEST_F(Compare, NothingInCommonIsAnError) {
 
 TEST_F(Compare, OneSettingOnEachSidePairsEvenWhenTheyDiffer) {
   write({.side = "a"}, lines({sample(0, 1, 1.0), sample(1, 1, 1.0)}));
-  write({.side = "b", .method = "minference", .params = json::object()}, lines({sample(0, 1, 1.0), sample(1, 1, 1.0)}));
+  write({.side = "b", .method = "minference", .params = json::object()},
+        lines({sample(0, 1, 1.0), sample(1, 1, 1.0)}));
   const Comparison c = compare();
   ASSERT_EQ(c.points.size(), 1u);
   EXPECT_NE(c.points[0].label.find(" -> minference"), std::string::npos);

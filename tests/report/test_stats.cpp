@@ -32,7 +32,8 @@ TEST(Stats, WilsonBoundsSolveTheScoreEquation) {
       const Estimate e = wilson(k, n);
       for (double bound : {e.lo, e.hi}) {
         if (bound == 0 || bound == 1) continue;
-        EXPECT_NEAR(std::abs(e.value - bound), 1.959963985 * std::sqrt(bound * (1 - bound) / n), 1e-9) << k << "/" << n;
+        EXPECT_NEAR(std::abs(e.value - bound), 1.959963985 * std::sqrt(bound * (1 - bound) / n), 1e-9)
+            << k << "/" << n;
       }
       EXPECT_LE(e.lo, e.value);
       EXPECT_GE(e.hi, e.value);
@@ -57,7 +58,8 @@ double coverage(int n, Center center) {
 }
 
 TEST(Stats, BootstrapIntervalsHoldTheTruthAboutAsOftenAsTheySay) {
-  EXPECT_GT(coverage(5, Center::mean), 0.90);  // the plain percentile bootstrap holds it in about 0.83 of cases
+  EXPECT_GT(coverage(5, Center::mean),
+            0.90);  // the plain percentile bootstrap holds it in about 0.83 of cases
   const double many = coverage(25, Center::mean);
   EXPECT_GT(many, 0.92);
   EXPECT_LT(many, 0.985);
@@ -106,8 +108,8 @@ std::vector<std::pair<double, double>> table(int both, int lost, int won, int ne
   return out;
 }
 
-// Newcombe 1998 (paired), method 10: the table (e, f, g, h) = (36, 12, 2, 0) gives +0.2000 [0.0569, 0.3404]. Our
-// difference is after - before, so signs turn. Sparse tables stay inside [-1, 1].
+// Newcombe 1998 (paired), method 10: the table (e, f, g, h) = (36, 12, 2, 0) gives +0.2000 [0.0569, 0.3404].
+// Our difference is after - before, so signs turn. Sparse tables stay inside [-1, 1].
 TEST(Stats, PairedIntervalAgreesWithNewcombesTable) {
   const Estimate e = paired_difference({table(36, 12, 2, 0)});
   EXPECT_NEAR(e.value, -0.2, 1e-9);

@@ -20,14 +20,16 @@ std::string digest(F&& answer) {
 }
 
 TEST(Unicode, EveryCodePointIsWhatPythonSays) {
-  const auto want = nlohmann::json::parse(std::ifstream(PREFILL_SOURCE_DIR "/tests/scoring/unicode_digests.json"));
+  const auto want =
+      nlohmann::json::parse(std::ifstream(PREFILL_SOURCE_DIR "/tests/scoring/unicode_digests.json"));
   auto line = [](const std::u32string& s) { return encode_utf8(s) + "\n"; };
   using S = std::u32string;
   EXPECT_EQ(digest([&](char32_t c) { return line(lower(S{c})); }), want["lower"]);
   EXPECT_EQ(digest([&](char32_t c) { return line(upper(S{c})); }), want["upper"]);
   EXPECT_EQ(digest([](char32_t c) { return is_space(c) ? "1" : "0"; }), want["space"]);
   EXPECT_EQ(digest([](char32_t c) { return is_word(c) ? "1" : "0"; }), want["word"]);
-  EXPECT_EQ(digest([](char32_t c) { return digit_value(c) < 0 ? "-" : std::to_string(digit_value(c)); }), want["digit"]);
+  EXPECT_EQ(digest([](char32_t c) { return digit_value(c) < 0 ? "-" : std::to_string(digit_value(c)); }),
+            want["digit"]);
   EXPECT_EQ(digest([&](char32_t c) { return line(lower(S{c, 0x3A3})); }), want["sigma_before"]);
   EXPECT_EQ(digest([&](char32_t c) { return line(lower(S{'A', c, 0x3A3})); }), want["sigma_between"]);
   EXPECT_EQ(digest([&](char32_t c) { return line(lower(S{'A', 0x3A3, c})); }), want["sigma_after"]);
@@ -37,8 +39,10 @@ TEST(Unicode, Utf8RoundTripAndRefusal) {
   const std::string text = "a\xC3\xA9\xE4\xB8\xAD\xF0\x9F\x98\x80";
   EXPECT_EQ(decode_utf8(text), U"a\u00e9\u4e2d\U0001f600");
   EXPECT_EQ(encode_utf8(decode_utf8(text)), text);
-  // overlong, surrogate, past the end, cut short, stray tail: each found at its first byte, after eight good ones too
-  for (const char* bad : {"\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xF0\x9F\x98", "\x80"})
+  // overlong, surrogate, past the end, cut short, stray tail: each found at its first byte, after eight good
+  // ones too
+  for (const char* bad :
+       {"\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xF0\x9F\x98", "\x80"})
     for (const std::string& good : {std::string(), std::string("abc"), std::string("12345678\xC3\xA9")}) {
       EXPECT_EQ(invalid_utf8(good + bad), good.size()) << testing::PrintToString(bad);
       EXPECT_THROW(decode_utf8(good + bad), InputError);

@@ -18,7 +18,7 @@ constexpr double raises = -1, none = -2;  // the row aborts the released scorer;
 struct Vector {
   const char *task, *label, *prediction;  // label and prediction as JSON
   double official_88b3daa = 0, minference = 0, shareprefill = 0, flexprefill = 0;
-  double official = none;                 // when the declared repairs differ from 88b3daa
+  double official = none;  // when the declared repairs differ from 88b3daa
 };
 
 #define UUID "5c9b4d2e-0f3a-4b1c-9d8e-7f6a5b4c3d2e"
@@ -35,7 +35,10 @@ const Vector vectors[] = {
     {"kv_retrieval", R"(")" UUID R"(")", R"("5C9B4D2E-0F3A-4B1C-9D8E-7F6A5B4C3D2E")", 0, 0, 0, 0},
     {"kv_retrieval", R"(")" UUID R"(")", R"(")" UUID R"(")", 1, 1, 0, 1},
     {"code_run", "[-5]", R"("The return value is: -5.")", 1, 1, 1, 1},
-    {"code_run", "[-5]", "\"\xE2\x88\x92" "5\"", 0, 0, 0, 0},
+    {"code_run", "[-5]",
+     "\"\xE2\x88\x92"
+     "5\"",
+     0, 0, 0, 0},
     {"code_run", "[5]", R"("+5")", 1, 1, 1, 1},
     {"code_run", "[5]", R"("5.0")", 0, 0, 0, 0},
     {"code_run", "[0]", R"("5.0")", 1, 1, 1, 1},
@@ -81,8 +84,14 @@ const Vector vectors[] = {
     {"longbook_qa_eng", R"(["x"])", R"("")", 0, 0, 0, 0},
     {"longbook_qa_eng", R"(["the"])", R"("the")", 0, 0, 0, 0},
     {"longbook_qa_eng", R"(["ab"])", R"("a-b")", 1, 1, 1, 1},
-    {"longbook_qa_eng", "[\"\xC3\x89" "CLAIR\"]", "\"\xC3\xA9" "clair\"", 1, 1, 1, 1},
-    {"longbook_qa_chn", "[\"2\", \"\xE4\xB8\xA4\xE4\xB8\xAA\"]", "\"\xE4\xB8\xA4\xE4\xB8\xAA\xE4\xBA\xBA\"", 0.8, 0.8, 0.8, 0.8},
+    {"longbook_qa_eng",
+     "[\"\xC3\x89"
+     "CLAIR\"]",
+     "\"\xC3\xA9"
+     "clair\"",
+     1, 1, 1, 1},
+    {"longbook_qa_chn", "[\"2\", \"\xE4\xB8\xA4\xE4\xB8\xAA\"]", "\"\xE4\xB8\xA4\xE4\xB8\xAA\xE4\xBA\xBA\"",
+     0.8, 0.8, 0.8, 0.8},
     {"longbook_sum_eng", R"(["A cat sat.\nA dog ran."])", R"("A dog ran. A cat sat.")", 1, 1, 1, 1},
     {"longbook_sum_eng", R"(["x"])", R"("")", 0, 0, 0, 0},
     {"math_calc", "[4, 8, 2]", R"("[1, 4, 8, 2]")", 0, 0, 0, none},
@@ -96,7 +105,8 @@ void expect(const Vector& v, const std::string& profile, double want) {
     EXPECT_THROW(Scorer(v.task, profile, "yi-34b-200k"), InputError);
     return;
   }
-  const Score got = Scorer(v.task, profile, "yi-34b-200k").score(parse_value(v.prediction), parse_value(v.label));
+  const Score got =
+      Scorer(v.task, profile, "yi-34b-200k").score(parse_value(v.prediction), parse_value(v.label));
   EXPECT_EQ(!got.error.empty(), want == raises) << got.error;
   EXPECT_EQ(got.value, want == raises ? 0 : want);
 }
@@ -149,7 +159,8 @@ TEST(Scoring, RougeEqualsTheReferencePackage) {
   ASSERT_GE(cases.size(), 100u);
   const Scorer scorer("longbook_sum_eng", "official");
   for (const auto& c : cases)
-    EXPECT_EQ(scorer.score(c["prediction"].get<std::string>(), c["targets"]).value, c["f"].get<double>()) << c;
+    EXPECT_EQ(scorer.score(c["prediction"].get<std::string>(), c["targets"]).value, c["f"].get<double>())
+        << c;
 }
 
 TEST(Scoring, JsonIsReadAsPythonReadsIt) {
@@ -165,8 +176,11 @@ TEST(Scoring, JsonIsReadAsPythonReadsIt) {
   EXPECT_TRUE(numbers_equal(parse_value("true"), parse_value("1")));
   EXPECT_FALSE(numbers_equal(parse_value("9007199254740993"), parse_value("9007199254740992.0")));
   EXPECT_FALSE(numbers_equal(parse_value("5"), parse_value("\"5\"")));
-  for (const char* bad : {"", "01", "1.", "[1,]", "{\"a\":1,}", "{a:1}", "\"a\nb\"", "\"\\x\"", "\"\\u12g4\"", "nul", "[1", "\"a", "1 2",
-                          "\xEF\xBB\xBF" "1", "\"\x80\""})
+  for (const char* bad : {"", "01", "1.", "[1,]", "{\"a\":1,}", "{a:1}", "\"a\nb\"", "\"\\x\"", "\"\\u12g4\"",
+                          "nul", "[1", "\"a", "1 2",
+                          "\xEF\xBB\xBF"
+                          "1",
+                          "\"\x80\""})
     EXPECT_THROW(parse_value(bad), PythonError) << testing::PrintToString(bad);
   EXPECT_THROW(parse_value(std::string(5000, '[')), PythonError);
 }

@@ -1,5 +1,5 @@
-// Tokenizers small enough to reason about, with the traits that break length arithmetic: several tokens per word,
-// merges across pieces, special tokens at both ends.
+// Tokenizers small enough to reason about, with the traits that break length arithmetic: several tokens per
+// word, merges across pieces, special tokens at both ends.
 #pragma once
 #include <map>
 #include <string>
@@ -21,7 +21,9 @@ class FakeTokenizer : public Tokenizer {
   std::vector<int32_t> encode(std::string_view text, bool add_special = true) const override {
     std::vector<int32_t> out;
     if (bos_ && add_special) out.push_back(0);
-    auto letter = [&](size_t i) { return i < text.size() && ((text[i] | 32) >= 'a' && (text[i] | 32) <= 'z'); };
+    auto letter = [&](size_t i) {
+      return i < text.size() && ((text[i] | 32) >= 'a' && (text[i] | 32) <= 'z');
+    };
     for (size_t i = 0; i < text.size();) {
       size_t n = kind_ == pairs ? 2 : 1;
       if (kind_ == words) {

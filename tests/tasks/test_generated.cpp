@@ -1,4 +1,5 @@
-// Generated tasks: exact lengths, same bytes, right answers (recomputed another way), round trip through the scorer.
+// Generated tasks: exact lengths, same bytes, right answers (recomputed another way), round trip through the
+// scorer.
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -37,7 +38,8 @@ TEST(Generated, ExactLengthUnderEveryTokenizer) {
       for (bool special : {false, true})
         for (int64_t tokens : {2048, 2049, 2050, 3071}) {
           FakeTokenizer t(kind, special, special);
-          const auto task = make_task(name, request(t, kind == FakeTokenizer::words ? tokens : 3 * tokens, 2));
+          const auto task =
+              make_task(name, request(t, kind == FakeTokenizer::words ? tokens : 3 * tokens, 2));
           const Sample s = task->sample(1);
           EXPECT_EQ(t.encode(s.prompt).size(), size_t(s.tokens)) << name << " " << kind << " " << tokens;
           EXPECT_EQ(s.tokens, kind == FakeTokenizer::words ? tokens : 3 * tokens);
@@ -48,20 +50,23 @@ TEST(Generated, EveryLengthInARowIsReached) {
   FakeTokenizer t(FakeTokenizer::words, true);
   for (const auto& name : generated)
     for (int64_t tokens = 1000; tokens < 1060; ++tokens)
-      EXPECT_EQ(t.encode(make_task(name, request(t, tokens))->sample(0).prompt).size(), size_t(tokens)) << name;
+      EXPECT_EQ(t.encode(make_task(name, request(t, tokens))->sample(0).prompt).size(), size_t(tokens))
+          << name;
 }
 
 TEST(Generated, FieldsAndSameBytes) {
   FakeTokenizer t(FakeTokenizer::words);
   for (const auto& name : generated) {
-    const auto a = make_task(name, request(t, 2000)), b = make_task(name, request(t, 2000)), other = make_task(name, request(t, 2000, 3, 8));
+    const auto a = make_task(name, request(t, 2000)), b = make_task(name, request(t, 2000)),
+               other = make_task(name, request(t, 2000, 3, 8));
     std::set<std::string> prompts;
     for (int64_t i = 0; i < 3; ++i) {
       const Sample s = a->sample(i);
       EXPECT_EQ(s.prompt, b->sample(i).prompt);
       EXPECT_EQ(s.record, b->sample(i).record);
       EXPECT_NE(s.prompt, other->sample(i).prompt);
-      for (const char* field : {"id", "context", "input", "answer", "options"}) EXPECT_TRUE(s.record.contains(field)) << name << " " << field;
+      for (const char* field : {"id", "context", "input", "answer", "options"})
+        EXPECT_TRUE(s.record.contains(field)) << name << " " << field;
       EXPECT_EQ(s.record["id"], i);
       EXPECT_NE(s.prompt.find(s.record["context"].get<std::string>()), std::string::npos);
       prompts.insert(s.prompt);
@@ -97,7 +102,8 @@ TEST(Generated, NeedlesAreThereOnce) {
   for (int64_t i = 0; i < 3; ++i) {
     const Sample key = make_task("passkey", request(t, 2000))->sample(i);
     EXPECT_TRUE(std::regex_match(answer_text(key), std::regex("[0-9]{5}")));
-    const std::string context = key.record["context"], sentence = "The pass key is " + answer_text(key) + ". Remember it.";
+    const std::string context = key.record["context"],
+                      sentence = "The pass key is " + answer_text(key) + ". Remember it.";
     EXPECT_NE(context.find(sentence), std::string::npos);
     EXPECT_EQ(context.find("The pass key is"), context.rfind("The pass key is"));
     EXPECT_TRUE(key.prompt.ends_with("\n\nThe pass key is"));
@@ -113,7 +119,8 @@ TEST(Generated, NeedlesAreThereOnce) {
     const std::string text = needle.record["context"];
     static const std::regex form(R"(One of the special magic values for (\S+) is: (\d{7})\.)");
     std::map<std::string, std::string> found;
-    for (std::sregex_iterator it(text.begin(), text.end(), form), end; it != end; ++it) found[(*it)[1]] = (*it)[2];
+    for (std::sregex_iterator it(text.begin(), text.end(), form), end; it != end; ++it)
+      found[(*it)[1]] = (*it)[2];
     EXPECT_EQ(found.size(), 5u);
     std::smatch asked;
     const std::string input = needle.record["input"];
@@ -157,7 +164,8 @@ TEST(Generated, MathAnswersRecomputed) {
       const size_t n = all.size();
       want = (*std::next(all.begin(), long((n - 1) / 2)) + *std::next(all.begin(), long(n / 2))) / 2.0;
     } else {
-      want = k.ends_with("largest") ? std::next(distinct.rbegin(), skip)->first : std::next(distinct.begin(), skip)->first;
+      want = k.ends_with("largest") ? std::next(distinct.rbegin(), skip)->first
+                                    : std::next(distinct.begin(), skip)->first;
     }
     EXPECT_EQ(s.answer[0].get<double>(), want) << k;
   }
@@ -184,14 +192,16 @@ TEST(Generated, MathAnswersRecomputed) {
 TEST(Generated, CodeRunAnswersByRunningTheCode) {
   FakeTokenizer t(FakeTokenizer::words);
   const auto task = make_task("code_run", request(t, 3000, 10));
-  static const std::regex form(R"(def func_(\d+)\(x\):\n    return (?:func_(\d+)\()?x\)?(?: ([+-]) (\d+))?\n\n)");
+  static const std::regex form(
+      R"(def func_(\d+)\(x\):\n    return (?:func_(\d+)\()?x\)?(?: ([+-]) (\d+))?\n\n)");
   for (int64_t i = 0; i < 10; ++i) {
     const Sample s = task->sample(i);
     const std::string code = s.record["context"], input = s.record["input"];
     std::map<int, std::pair<int, int>> functions;  // number -> called (0: none), addend
     for (std::sregex_iterator it(code.begin(), code.end(), form), end; it != end; ++it)
-      functions[std::stoi((*it)[1])] = {(*it)[2].matched ? std::stoi((*it)[2]) : 0,
-                                        (*it)[4].matched ? std::stoi((*it)[4]) * ((*it)[3] == "-" ? -1 : 1) : 0};
+      functions[std::stoi((*it)[1])] = {
+          (*it)[2].matched ? std::stoi((*it)[2]) : 0,
+          (*it)[4].matched ? std::stoi((*it)[4]) * ((*it)[3] == "-" ? -1 : 1) : 0};
     EXPECT_EQ(int64_t(functions.size()), s.record["functions"].get<int64_t>());
     std::smatch call;
     ASSERT_TRUE(std::regex_search(input, call, std::regex(R"(func_(\d+)\((-?\d+)\))")));
@@ -217,7 +227,8 @@ TEST(Generated, TooFewTokensNamesTheLeast) {
       std::smatch least;
       const std::string what = e.what();
       ASSERT_TRUE(std::regex_search(what, least, std::regex(R"(smallest prompt has (\d+))"))) << what;
-      EXPECT_EQ(make_task(name, request(t, std::stol(least[1])))->sample(0).tokens, std::stol(least[1])) << name;
+      EXPECT_EQ(make_task(name, request(t, std::stol(least[1])))->sample(0).tokens, std::stol(least[1]))
+          << name;
     }
   }
 }
@@ -258,18 +269,25 @@ TEST(Generated, PerfectAnswersScoreOneAndShuffledOnesZero) {
 
 TEST(Generated, ProseHaystackFromAFile) {
   const std::string path = testing::TempDir() + "prose.txt";
-  std::ofstream(path) << "It was late.  Rain fell\non the \"old\" roof. Nobody spoke! Mr. Smith said \"Why?\" 7 dogs ran. The end";
+  std::ofstream(path) << "It was late.  Rain fell\non the \"old\" roof. Nobody spoke! Mr. Smith said "
+                         "\"Why?\" 7 dogs ran. The end";
   FakeTokenizer t(FakeTokenizer::words);
-  const Sample s = make_task("passkey", request(t, 600), {{"haystack", "prose"}, {"haystack_file", path}})->sample(0);
+  const Sample s =
+      make_task("passkey", request(t, 600), {{"haystack", "prose"}, {"haystack_file", path}})->sample(0);
   EXPECT_EQ(t.encode(s.prompt).size(), 600u);
   EXPECT_NE(s.prompt.find("Rain fell on the \"old\" roof."), std::string::npos);
   EXPECT_EQ(s.prompt.find(noise_line), std::string::npos);
-  EXPECT_EQ(split_sentences("It was late.  Rain fell\non the \"old\" roof. Nobody spoke! No 3.5 here; e.g. this"),
-            (std::vector<std::string>{"It was late.", "Rain fell on the \"old\" roof.", "Nobody spoke!", "No 3.5 here; e.g. this"}));
-  EXPECT_EQ(make_task("passkey", request(t, 600), {{"haystack", "prose"}, {"haystack_file", path}})->provenance()["sha256"],
+  EXPECT_EQ(
+      split_sentences("It was late.  Rain fell\non the \"old\" roof. Nobody spoke! No 3.5 here; e.g. this"),
+      (std::vector<std::string>{"It was late.", "Rain fell on the \"old\" roof.", "Nobody spoke!",
+                                "No 3.5 here; e.g. this"}));
+  EXPECT_EQ(make_task("passkey", request(t, 600), {{"haystack", "prose"}, {"haystack_file", path}})
+                ->provenance()["sha256"],
             sha256_file(path));
   EXPECT_TRUE(make_task("passkey", request(t, 600))->provenance().is_null());
-  EXPECT_THROW(make_task("passkey", request(t, 600), {{"haystack", "prose"}, {"haystack_file", path + ".absent"}}), InputError);
+  EXPECT_THROW(
+      make_task("passkey", request(t, 600), {{"haystack", "prose"}, {"haystack_file", path + ".absent"}}),
+      InputError);
 }
 
 }  // namespace

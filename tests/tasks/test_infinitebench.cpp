@@ -26,8 +26,11 @@ class InfiniteBench : public testing::Test {
     fs::create_directories(folder_);
   }
   void TearDown() override { fs::remove_all(folder_); }
-  void write(const std::string& task, const std::string& lines) const { std::ofstream(folder_ / (task + ".jsonl"), std::ios::binary) << lines; }
-  std::unique_ptr<Task> task(const std::string& name, json params = json::object(), int64_t tokens = 4096, int64_t count = 100) const {
+  void write(const std::string& task, const std::string& lines) const {
+    std::ofstream(folder_ / (task + ".jsonl"), std::ios::binary) << lines;
+  }
+  std::unique_ptr<Task> task(const std::string& name, json params = json::object(), int64_t tokens = 4096,
+                             int64_t count = 100) const {
     if (!params.contains("folder")) params["folder"] = folder_.string();
     TaskRequest r;
     r.tokens = tokens;
@@ -50,21 +53,59 @@ TEST_F(InfiniteBench, AllTwelvePromptsLabelsAndLimits) {
   };
   const std::string context = "Some {context} with }braces{ in it.";
   const std::vector<Case> cases{
-      {"passkey", {{"input", "What is it?"}, {"answer", {"71432"}}}, {"71432"}, {context, "What is it?", "The pass key is"}, 6},
-      {"number_string", {{"input", "Which?"}, {"answer", "3000077442"}}, "3000077442", {context, "Which?", "The sequence of digits is"}, 12},
-      {"kv_retrieval", {{"input", "\nKey: \"k\"\nis: "}, {"answer", "v"}}, "v", {context, "\n\n\nKey: \"k\"\nis: "}, 50},
+      {"passkey",
+       {{"input", "What is it?"}, {"answer", {"71432"}}},
+       {"71432"},
+       {context, "What is it?", "The pass key is"},
+       6},
+      {"number_string",
+       {{"input", "Which?"}, {"answer", "3000077442"}},
+       "3000077442",
+       {context, "Which?", "The sequence of digits is"},
+       12},
+      {"kv_retrieval",
+       {{"input", "\nKey: \"k\"\nis: "}, {"answer", "v"}},
+       "v",
+       {context, "\n\n\nKey: \"k\"\nis: "},
+       50},
       {"longbook_sum_eng", {{"input", "unused"}, {"answer", {"s"}}}, {"s"}, {context, "\n\nSummary:"}, 1200},
-      {"longbook_choice_eng", {{"input", "Who?"}, {"answer", {"gamma"}}, {"options", options}}, {"gamma", "C"},
-       {context, "Question: Who?\nA. alpha\nB. beta\nC. gamma\nD. delta\n\n"}, 40},
-      {"longbook_qa_eng", {{"input", "Who?"}, {"answer", {"x", "y"}}}, {"x", "y"}, {context, "Question: Who?\nAnswer:"}, 40},
+      {"longbook_choice_eng",
+       {{"input", "Who?"}, {"answer", {"gamma"}}, {"options", options}},
+       {"gamma", "C"},
+       {context, "Question: Who?\nA. alpha\nB. beta\nC. gamma\nD. delta\n\n"},
+       40},
+      {"longbook_qa_eng",
+       {{"input", "Who?"}, {"answer", {"x", "y"}}},
+       {"x", "y"},
+       {context, "Question: Who?\nAnswer:"},
+       40},
       {"longbook_qa_chn", {{"input", "\u8c01"}, {"answer", {"x"}}}, {"x"}, {context, "\uff1a\u8c01\n"}, 40},
-      {"longdialogue_qa_eng", {{"input", "unused"}, {"answer", {"ACE"}}}, {"ACE"}, {"$$MASK$$", context, "$$MASK$$"}, 40},
-      {"math_find", {{"input", "You should. The second largest number of the list is: "}, {"answer", {12}}}, {12},
-       {"What is the second largest number in the following list?\n\n" + context, "The second largest number of the list is: "}, 3},
-      {"math_calc", {{"input", "unused"}, {"answer", {4, 8}}}, {4, 8}, {"Expression: " + context + "\nValues:"}, 30000},
-      {"code_run", {{"input", "Value of func_12(-3). Then func_9(1)."}, {"answer", {5}}}, {5}, {"func_12", context, "func_12(-3)", "func_12(-3)"}, 5},
-      {"code_debug", {{"input", "unused"}, {"answer", "beta"}, {"options", options}}, {"beta", "B"},
-       {context, "Options:\nA. alpha\nB. beta\nC. gamma\nD. delta\n\nThe correct option is:"}, 5},
+      {"longdialogue_qa_eng",
+       {{"input", "unused"}, {"answer", {"ACE"}}},
+       {"ACE"},
+       {"$$MASK$$", context, "$$MASK$$"},
+       40},
+      {"math_find",
+       {{"input", "You should. The second largest number of the list is: "}, {"answer", {12}}},
+       {12},
+       {"What is the second largest number in the following list?\n\n" + context,
+        "The second largest number of the list is: "},
+       3},
+      {"math_calc",
+       {{"input", "unused"}, {"answer", {4, 8}}},
+       {4, 8},
+       {"Expression: " + context + "\nValues:"},
+       30000},
+      {"code_run",
+       {{"input", "Value of func_12(-3). Then func_9(1)."}, {"answer", {5}}},
+       {5},
+       {"func_12", context, "func_12(-3)", "func_12(-3)"},
+       5},
+      {"code_debug",
+       {{"input", "unused"}, {"answer", "beta"}, {"options", options}},
+       {"beta", "B"},
+       {context, "Options:\nA. alpha\nB. beta\nC. gamma\nD. delta\n\nThe correct option is:"},
+       5},
   };
   for (const Case& c : cases) {
     json row = c.row;
@@ -102,7 +143,8 @@ TEST_F(InfiniteBench, ImportedTemplatesAndTheirMistakes) {
   write("code_run", json{{"context", "c"}, {"input", "func_1(2)"}, {"answer", 1}}.dump());
   EXPECT_THROW(task("code_run", {{"templates", (folder_ / "t.json").string()}}), InputError);
   std::ofstream(folder_ / "t.json") << "[]";
-  EXPECT_THROW(task("passkey", {{"templates", (folder_ / "t.json").string()}}), InputError);  // no such file of templates
+  EXPECT_THROW(task("passkey", {{"templates", (folder_ / "t.json").string()}}),
+               InputError);  // no such file of templates
 }
 
 TEST_F(InfiniteBench, MiddleTruncation) {
@@ -114,13 +156,15 @@ TEST_F(InfiniteBench, MiddleTruncation) {
   EXPECT_EQ(even.tokens, 8);
   EXPECT_EQ(even.original_tokens, 17);
   EXPECT_TRUE(even.cut);
-  EXPECT_EQ(truncate_middle(text, 7, bytes, false).text, "abnop");  // floor + floor keeps one less than the limit
+  EXPECT_EQ(truncate_middle(text, 7, bytes, false).text,
+            "abnop");  // floor + floor keeps one less than the limit
   EXPECT_EQ(truncate_middle(text, 7, bytes, true).text, "abmnop");  // floor + ceil
   const Truncated whole = truncate_middle(text, 17, bytes, false);
   EXPECT_FALSE(whole.cut);
   EXPECT_EQ(whole.text, text);
 
-  write("longbook_sum_eng", json{{"context", std::string(500, '7')}, {"input", ""}, {"answer", {"s"}}}.dump());
+  write("longbook_sum_eng",
+        json{{"context", std::string(500, '7')}, {"input", ""}, {"answer", {"s"}}}.dump());
   const Sample cut = task("longbook_sum_eng", {}, 101)->sample(0);
   EXPECT_LE(cut.tokens, 101);
   EXPECT_GE(cut.tokens, 98);
@@ -128,7 +172,9 @@ TEST_F(InfiniteBench, MiddleTruncation) {
   EXPECT_GT(cut.record["original_tokens"].get<int64_t>(), 500);
   EXPECT_TRUE(cut.prompt.ends_with("Summary:"));
   EXPECT_THROW(task("longbook_sum_eng", {{"truncation", "refuse"}}, 101)->sample(0), Unsupported);
-  EXPECT_LE(task("longbook_sum_eng", {{"reserve_answer", true}, {"max_new_tokens", 41}}, 101)->sample(0).tokens, 60);
+  EXPECT_LE(
+      task("longbook_sum_eng", {{"reserve_answer", true}, {"max_new_tokens", 41}}, 101)->sample(0).tokens,
+      60);
   EXPECT_THROW(task("longbook_sum_eng", {{"reserve_answer", true}}, 101), InputError);  // 1200 of 101
 }
 
@@ -140,8 +186,10 @@ TEST_F(InfiniteBench, LegacyContentForRetrievalOnly) {
 }
 
 TEST_F(InfiniteBench, LabelsThatTheOfficialCodeRefusesScoreZeroWithTheReason) {
-  for (const json& answer : {json("epsilon"), json::array(), json({"alpha", "E"}), json(5), json({"a", "b", "c"})}) {
-    write("code_debug", json{{"context", "c"}, {"input", ""}, {"answer", answer}, {"options", options}}.dump());
+  for (const json& answer :
+       {json("epsilon"), json::array(), json({"alpha", "E"}), json(5), json({"a", "b", "c"})}) {
+    write("code_debug",
+          json{{"context", "c"}, {"input", ""}, {"answer", answer}, {"options", options}}.dump());
     const auto t = task("code_debug");
     const Score got = t->score(t->sample(0), "B: beta");
     EXPECT_EQ(got.value, 0);
@@ -158,7 +206,8 @@ TEST_F(InfiniteBench, LabelsThatTheOfficialCodeRefusesScoreZeroWithTheReason) {
 
 TEST_F(InfiniteBench, BadRowsNameFileLineAndByte) {
   const std::string good = json{{"id", 3}, {"context", "c"}, {"input", "i"}, {"answer", "1"}}.dump();
-  write("passkey", good + "\n\n{\"context\": \"\xFF\"}\n{\"context\": \n[1]\n" + good + "\n{\"answer\": 1}\n");
+  write("passkey",
+        good + "\n\n{\"context\": \"\xFF\"}\n{\"context\": \n[1]\n" + good + "\n{\"answer\": 1}\n");
   const auto t = task("passkey");
   ASSERT_EQ(t->size(), 6);
   auto error = [&](int64_t i) -> std::string {
@@ -180,13 +229,17 @@ TEST_F(InfiniteBench, BadRowsNameFileLineAndByte) {
 
 TEST_F(InfiniteBench, SamplingAndMissingData) {
   std::string lines;
-  for (int i = 0; i < 20; ++i) lines += json{{"context", std::string(size_t(20 - i) * 50, 'x')}, {"input", "i"}, {"answer", "1"}}.dump() + "\n";
+  for (int i = 0; i < 20; ++i)
+    lines +=
+        json{{"context", std::string(size_t(20 - i) * 50, 'x')}, {"input", "i"}, {"answer", "1"}}.dump() +
+        "\n";
   write("passkey", lines);
   EXPECT_EQ(task("passkey", {}, 4096, 0)->size(), 20);
   EXPECT_EQ(task("passkey", {}, 4096, 5)->sample(4).id, "4");
   const auto spread = task("passkey", {{"sampling", "by-length"}, {"limit", 5}});
   ASSERT_EQ(spread->size(), 5);
-  for (int64_t i = 0; i < 5; ++i) EXPECT_EQ(std::stoi(spread->sample(i).id) / 4, i) << "one of each fifth by length";
+  for (int64_t i = 0; i < 5; ++i)
+    EXPECT_EQ(std::stoi(spread->sample(i).id) / 4, i) << "one of each fifth by length";
   EXPECT_THROW(task("code_run"), InputError);  // no such file
   unsetenv("PREFILLBENCH_INFINITEBENCH");
   EXPECT_THROW(task("passkey", {{"folder", ""}}), Unsupported);

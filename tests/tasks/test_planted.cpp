@@ -23,7 +23,10 @@ TEST_P(PlantedShapes, OracleTilesHoldTheMass) {
   const PlantedSpec spec = GetParam();
   const Planted p = planted(spec);
   const at::Tensor prob = probabilities(p.qkv);
-  at::Tensor mask = p.oracle.repeat_interleave(spec.tile, 1).repeat_interleave(spec.tile, 2).slice(1, 0, spec.tokens).slice(2, 0, spec.tokens);
+  at::Tensor mask = p.oracle.repeat_interleave(spec.tile, 1)
+                        .repeat_interleave(spec.tile, 2)
+                        .slice(1, 0, spec.tokens)
+                        .slice(2, 0, spec.tokens);
   const at::Tensor covered = (prob * mask).sum(-1);  // [Hq, n]
   EXPECT_GT(covered.mean().item<double>(), 0.97);
   EXPECT_GT(covered.mean(-1).min().item<double>(), 0.95);
@@ -35,7 +38,10 @@ TEST_P(PlantedShapes, OracleTilesHoldTheMass) {
   at::Tensor elsewhere = at::zeros_like(p.oracle);
   for (int64_t r = 0; r < p.oracle.size(1); ++r)
     elsewhere.select(1, r).slice(1, 0, r + 1).copy_(p.oracle.select(1, r).slice(1, 0, r + 1).logical_not());
-  at::Tensor off = elsewhere.repeat_interleave(spec.tile, 1).repeat_interleave(spec.tile, 2).slice(1, 0, spec.tokens).slice(2, 0, spec.tokens);
+  at::Tensor off = elsewhere.repeat_interleave(spec.tile, 1)
+                       .repeat_interleave(spec.tile, 2)
+                       .slice(1, 0, spec.tokens)
+                       .slice(2, 0, spec.tokens);
   EXPECT_LT((prob * off).sum(-1).mean().item<double>(), 0.03);
 }
 
@@ -59,16 +65,19 @@ TEST_P(PlantedShapes, EveryKindIsWhereTheTruthSays) {
     } else {
       ASSERT_FALSE(head.tiles.empty());
       for (auto [row, column] : head.tiles) {
-        const auto tile = a.slice(0, row * spec.tile, std::min(n, (row + 1) * spec.tile)).slice(1, column * spec.tile, (column + 1) * spec.tile);
+        const auto tile = a.slice(0, row * spec.tile, std::min(n, (row + 1) * spec.tile))
+                              .slice(1, column * spec.tile, (column + 1) * spec.tile);
         EXPECT_GT(tile.sum(-1).mean().item<double>(), 0.1) << h << " tile " << row << "," << column;
       }
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, PlantedShapes,
-                         testing::Values(PlantedSpec{}, PlantedSpec{.tokens = 700, .q_heads = 3, .kv_heads = 3, .head_dim = 128, .seed = 2},
-                                         PlantedSpec{.tokens = 513, .q_heads = 6, .kv_heads = 1, .tile = 32, .seed = 3}));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, PlantedShapes,
+    testing::Values(PlantedSpec{},
+                    PlantedSpec{.tokens = 700, .q_heads = 3, .kv_heads = 3, .head_dim = 128, .seed = 2},
+                    PlantedSpec{.tokens = 513, .q_heads = 6, .kv_heads = 1, .tile = 32, .seed = 3}));
 
 TEST(Planted, SameBytesAndRefusals) {
   EXPECT_TRUE(at::equal(planted({}).qkv.q, planted({}).qkv.q));

@@ -26,8 +26,12 @@ std::string squad_file() {
     json paragraphs = json::array();
     for (int p = 0; p < 4; ++p) {
       const std::string fact = "city" + std::to_string(4 * a + p);
-      paragraphs.push_back({{"context", "The capital of land " + std::to_string(4 * a + p) + " is " + fact + ", which lies by the sea and has a market."},
-                            {"qas", {{{"question", "What is the capital?"}, {"is_impossible", p == 0}, {"answers", p == 0 ? json::array() : json{{{"text", fact}}}}}}}});
+      paragraphs.push_back({{"context", "The capital of land " + std::to_string(4 * a + p) + " is " + fact +
+                                            ", which lies by the sea and has a market."},
+                            {"qas",
+                             {{{"question", "What is the capital?"},
+                               {"is_impossible", p == 0},
+                               {"answers", p == 0 ? json::array() : json{{{"text", fact}}}}}}}});
     }
     articles.push_back({{"title", "t"}, {"paragraphs", paragraphs}});
   }
@@ -40,8 +44,10 @@ std::string hotpot_file() {
   for (int i = 0; i < 8; ++i) {
     json context = json::array();
     for (int d = 0; d < 3; ++d)
-      context.push_back({"Title " + std::to_string(3 * i + d), {"First sentence here. ", "The name is person" + std::to_string(3 * i + d) + "."}});
-    items.push_back({{"question", "Who?"}, {"answer", "person" + std::to_string(3 * i)}, {"context", context}});
+      context.push_back({"Title " + std::to_string(3 * i + d),
+                         {"First sentence here. ", "The name is person" + std::to_string(3 * i + d) + "."}});
+    items.push_back(
+        {{"question", "Who?"}, {"answer", "person" + std::to_string(3 * i)}, {"context", context}});
   }
   const std::string path = testing::TempDir() + "hotpot.json";
   std::ofstream(path) << items;
@@ -53,9 +59,18 @@ struct Case {
   size_t references;
   int max_new;
 };
-const Case cases[] = {{"niah_single_1", 1, 128},   {"niah_single_2", 1, 128},   {"niah_single_3", 1, 128},   {"niah_multikey_1", 1, 128},
-                      {"niah_multikey_2", 1, 128}, {"niah_multikey_3", 1, 128}, {"niah_multivalue", 4, 128}, {"niah_multiquery", 4, 128},
-                      {"vt", 5, 30},               {"cwe", 10, 120},            {"fwe", 3, 50},              {"qa_1", 1, 32},
+const Case cases[] = {{"niah_single_1", 1, 128},
+                      {"niah_single_2", 1, 128},
+                      {"niah_single_3", 1, 128},
+                      {"niah_multikey_1", 1, 128},
+                      {"niah_multikey_2", 1, 128},
+                      {"niah_multikey_3", 1, 128},
+                      {"niah_multivalue", 4, 128},
+                      {"niah_multiquery", 4, 128},
+                      {"vt", 5, 30},
+                      {"cwe", 10, 120},
+                      {"fwe", 3, 50},
+                      {"qa_1", 1, 32},
                       {"qa_2", 1, 32}};
 
 json params_of(const std::string& name) {
@@ -86,12 +101,14 @@ TEST(Ruler, ExactLengthAndAnswersInTheText) {
           ASSERT_EQ(s.answer.size(), c.references) << c.name;
           std::string all;
           for (const auto& a : s.answer) {
-            EXPECT_NE(s.record["context"].get<std::string>().find(a.get<std::string>()), std::string::npos) << c.name << " " << a;
+            EXPECT_NE(s.record["context"].get<std::string>().find(a.get<std::string>()), std::string::npos)
+                << c.name << " " << a;
             all += a.get<std::string>() + " ";
           }
           EXPECT_EQ(task->score(s, all).value, 1) << c.name;
           EXPECT_EQ(task->score(s, "").value, 0) << c.name;
-          EXPECT_NEAR(task->score(s, s.answer[0].get<std::string>()).value, 1.0 / double(c.references), 0.11) << c.name;
+          EXPECT_NEAR(task->score(s, s.answer[0].get<std::string>()).value, 1.0 / double(c.references), 0.11)
+              << c.name;
           EXPECT_EQ(s.prompt, ruler(c.name, t, tokens, params_of(c.name))->sample(i).prompt);
         }
       }
@@ -120,7 +137,8 @@ TEST(Ruler, CountsOfTheWordTasks) {
   for (std::string w; in >> w;) ++times[w];
   std::vector<std::pair<int, std::string>> ranked;
   for (const auto& [w, n] : times)
-    if (w.size() == 6 && w.find_first_not_of("abcdefghijklmnopqrstuvwxyz") == std::string::npos) ranked.emplace_back(-n, w);
+    if (w.size() == 6 && w.find_first_not_of("abcdefghijklmnopqrstuvwxyz") == std::string::npos)
+      ranked.emplace_back(-n, w);
   std::sort(ranked.begin(), ranked.end());
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(ranked[i].second, fwe.answer[i]);
   EXPECT_LT(ranked[2].first, ranked[3].first) << "no tie for the third place";
@@ -155,18 +173,23 @@ TEST(Ruler, NeedleSentences) {
 TEST(Ruler, WhatNeedsAFileSaysSo) {
   const CacheFolder empty;
   FakeTokenizer t(FakeTokenizer::words);
-  for (const char* name : {"niah_single_2", "niah_multiquery", "qa_1", "qa_2"}) EXPECT_THROW(ruler(name, t, 4096, {}), Unsupported) << name;
+  for (const char* name : {"niah_single_2", "niah_multiquery", "qa_1", "qa_2"})
+    EXPECT_THROW(ruler(name, t, 4096, {}), Unsupported) << name;
   EXPECT_THROW(ruler("qa_1", t, 4096, {{"file", hotpot_file()}}), InputError);
   EXPECT_NO_THROW(ruler("niah_single_2", t, 4096, {{"haystack", "noise"}})->sample(0));
 }
 
 TEST(Ruler, FetchedProseIsTheDefaultHaystack) {
   const CacheFolder cache;
-  cache.write_prose("It was the best sentence of the book. " "Nobody else thought so.\n");
+  cache.write_prose(
+      "It was the best sentence of the book. "
+      "Nobody else thought so.\n");
   FakeTokenizer t(FakeTokenizer::words);
-  for (const char* name : {"niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multivalue", "niah_multiquery"}) {
+  for (const char* name :
+       {"niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multivalue", "niah_multiquery"}) {
     const auto task = ruler(name, t, 4096, {});
-    EXPECT_NE(task->sample(0).prompt.find("It was the best sentence of the book."), std::string::npos) << name;
+    EXPECT_NE(task->sample(0).prompt.find("It was the best sentence of the book."), std::string::npos)
+        << name;
     EXPECT_EQ(task->provenance()["file"], "austen.txt") << name;
   }
 }

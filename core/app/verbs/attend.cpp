@@ -71,7 +71,8 @@ const RegisterVerb registered(
        app.add_option("--out", o->out, "safetensors to write: out [Hq,S,D] float32, lse [Hq,S] float32")
            ->required();
        app.add_option("--layer", o->layer, "layer of the tensors; default: the file's only one");
-       app.add_option("--backend", o->backend, "backend that executes the plan; see 'prefillbench list backends'")
+       app.add_option("--backend", o->backend,
+                      "backend that executes the plan; see 'prefillbench list backends'")
            ->capture_default_str();
        app.add_flag("--json", o->json, "print JSON");
        return [o] { return run_attend(*o); };

@@ -134,13 +134,15 @@ int run_calibrate(const CalibrateOptions& o) {
     lengths.push_back(prompts[i].size());
   }
   std::cerr << "\n";
-  calibrator->explore(int(prompts.size()), [&, runs = 0](int prompt, const Calibrator::PlanOfLayer& plan) mutable {
-    std::cerr << "\rfurther prefill " << ++runs << ", prompt " << prompt + 1 << "/" << prompts.size() << "  " << std::flush;
-    Planner hook(plan, *backend);
-    const at::Tensor logits = model->prefill(prompts[size_t(prompt)], hook);
-    model->reset();
-    return logits;
-  });
+  calibrator->explore(int(prompts.size()),
+                      [&, runs = 0](int prompt, const Calibrator::PlanOfLayer& plan) mutable {
+                        std::cerr << "\rfurther prefill " << ++runs << ", prompt " << prompt + 1 << "/"
+                                  << prompts.size() << "  " << std::flush;
+                        Planner hook(plan, *backend);
+                        const at::Tensor logits = model->prefill(prompts[size_t(prompt)], hook);
+                        model->reset();
+                        return logits;
+                      });
   std::cerr << "\n";
   const Calibrator::Result result = calibrator->finish();
   write_artifact(o.out,
@@ -190,7 +192,8 @@ const RegisterVerb calibrate_verb(
        app.add_option("--tokens", o->tokens,
                       "cut longer prompts to this many tokens (the middle goes); default: the model's limit");
        app.add_option("--limit", o->limit, "use the first so many prompts");
-       app.add_option("--backend", o->backend, "backend; see 'prefillbench list backends'")->capture_default_str();
+       app.add_option("--backend", o->backend, "backend; see 'prefillbench list backends'")
+           ->capture_default_str();
        app.add_option("--dtype", o->dtype, "auto, float32, bfloat16 or float16")->capture_default_str();
        app.add_flag("--json", o->json, "print the summary as JSON");
        return [o] { return run_calibrate(*o); };

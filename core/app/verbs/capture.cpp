@@ -55,7 +55,7 @@ int run_capture(const CaptureOptions& o) {
                     {{"model", model->shape().id},
                      {"dtype", model->dtype()},
                      {"model_layers", std::to_string(model->shape().layers)},
-                    {"tokens", std::to_string(ids.size())},
+                     {"tokens", std::to_string(ids.size())},
                      {"scale", number_text(hook.captured.begin()->second.scale)},
                      {"rope_theta", number_text(model->shape().rope_theta)}});
   std::cout << o.out << ": " << ids.size() << " tokens, " << hook.captured.size() << " layers\n";

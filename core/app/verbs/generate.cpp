@@ -30,7 +30,9 @@ std::string generated_names() {
 
 int generate(const GenerateOptions& o) {
   const TaskInfo& info = tasks().at(o.task);
-  if (!info.generated) throw InputError(str("task '", o.task, "' reads its samples from a file; generated are: ", generated_names()));
+  if (!info.generated)
+    throw InputError(
+        str("task '", o.task, "' reads its samples from a file; generated are: ", generated_names()));
 
   Located given;
   given.kind = Located::map;
@@ -55,7 +57,8 @@ int generate(const GenerateOptions& o) {
   if (!params.invalid.empty()) throw InputError(str(o.task, ": ", params.invalid));
 
   // a folder with nothing but a tokenizer will do
-  const auto tokenizer = load_tokenizer(std::filesystem::is_directory(o.model) ? o.model : resolve_model(o.model, "."));
+  const auto tokenizer =
+      load_tokenizer(std::filesystem::is_directory(o.model) ? o.model : resolve_model(o.model, "."));
   TaskRequest request;
   request.tokens = o.tokens;
   request.count = o.count;
@@ -71,7 +74,8 @@ int generate(const GenerateOptions& o) {
     text += row.dump() + "\n";
   }
   write_file_atomically(o.out, text);
-  std::cerr << o.out << ": " << task->size() << " samples of " << o.task << ", at most " << task->max_new_tokens() << " new tokens each\n";
+  std::cerr << o.out << ": " << task->size() << " samples of " << o.task << ", at most "
+            << task->max_new_tokens() << " new tokens each\n";
   return exit_ok;
 }
 
@@ -83,13 +87,19 @@ const RegisterVerb generate_verb{{
     .setup = [](CLI::App& app) -> std::function<int()> {
       auto o = std::make_shared<GenerateOptions>();
       app.add_option("--task", o->task, "generated task: " + generated_names())->required();
-      app.add_option("--tokens", o->tokens, "tokens of every prompt, special ones included, under the model's tokenizer")
-          ->check(CLI::PositiveNumber)->capture_default_str();
+      app.add_option("--tokens", o->tokens,
+                     "tokens of every prompt, special ones included, under the model's tokenizer")
+          ->check(CLI::PositiveNumber)
+          ->capture_default_str();
       app.add_option("--count", o->count, "samples")->check(CLI::PositiveNumber)->capture_default_str();
       app.add_option("--seed", o->seed, "same seed and arguments, same bytes")->capture_default_str();
-      app.add_option("--model", o->model, "folder with tokenizer.json or tokenizer.model, or the name of a fetched model")->required();
-      app.add_option("--out", o->out, "JSON lines with id, context, input, answer, options, prompt, tokens")->required();
-      app.add_option("--set", o->set, "parameter of the task, key=value; `describe TASK` lists them; may be repeated");
+      app.add_option("--model", o->model,
+                     "folder with tokenizer.json or tokenizer.model, or the name of a fetched model")
+          ->required();
+      app.add_option("--out", o->out, "JSON lines with id, context, input, answer, options, prompt, tokens")
+          ->required();
+      app.add_option("--set", o->set,
+                     "parameter of the task, key=value; `describe TASK` lists them; may be repeated");
       return [o] { return generate(*o); };
     },
 }};

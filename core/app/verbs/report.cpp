@@ -24,15 +24,19 @@ struct ReportOptions {
 int run_report(const ReportOptions& o) {
   const Report report = make_report(o.inputs, o.results, o.margin);
   fs::path out = o.out;
-  if (out.empty()) out = fs::is_directory(o.inputs[0]) ? fs::path(o.inputs[0]) / "report" : fs::path("report");
+  if (out.empty())
+    out = fs::is_directory(o.inputs[0]) ? fs::path(o.inputs[0]) / "report" : fs::path("report");
   std::error_code failed;
   fs::create_directories(out, failed);
-  if (failed) throw InputError(str(out.string(), ": can not be created: ", failed.message(), "; choose another --out"));
+  if (failed)
+    throw InputError(str(out.string(), ": can not be created: ", failed.message(), "; choose another --out"));
   const std::string csv = (out / "pareto.csv").string(), json = (out / "pareto.json").string();
-  const std::string data = pareto_json(report).dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  const std::string data =
+      pareto_json(report).dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   write_file_atomically(csv, pareto_csv(report));
   write_file_atomically(json, data);
-  if (!report.positions.empty()) write_file_atomically((out / "positions.csv").string(), positions_csv(report.positions));
+  if (!report.positions.empty())
+    write_file_atomically((out / "positions.csv").string(), positions_csv(report.positions));
   std::cout << (o.json ? data : terminal_text(report)) << std::endl;
 
   std::ostream& say = o.json ? std::cerr : std::cout;  // with --json, stdout is the JSON and nothing else
@@ -50,7 +54,8 @@ const RegisterVerb report_verb({
     .order = 50,
     .setup = [](CLI::App& app) -> std::function<int()> {
       auto o = std::make_shared<ReportOptions>();
-      app.add_option("DIR", o->inputs, "results folder, experiment, run folder or run id; several are joined")->required();
+      app.add_option("DIR", o->inputs, "results folder, experiment, run folder or run id; several are joined")
+          ->required();
       app.add_option("--out", o->out, "folder to write to (default: DIR/report)");
       app.add_option("--results", o->results, "where run ids are looked up")->capture_default_str();
       app.add_option("--margin", o->margin, "score differences within ±margin are the SAME")

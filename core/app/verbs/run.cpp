@@ -23,23 +23,29 @@ bool read(const std::string& file, Experiment& e, bool quick = false) {
   Diagnostics bad;
   e = read_experiment(file, bad, quick);
   for (const Diagnostic& d : bad) std::cerr << d.print() << "\n";
-  if (!bad.empty()) std::cerr << bad.size() << (bad.size() == 1 ? " mistake" : " mistakes") << "; nothing was run\n";
+  if (!bad.empty())
+    std::cerr << bad.size() << (bad.size() == 1 ? " mistake" : " mistakes") << "; nothing was run\n";
   return bad.empty();
 }
 
 int check_file(const std::string& file) {
   Experiment e;
   if (!read(file, e)) return exit_bad_input;
-  std::cout << file << ": ok, " << e.points.size() << " method points x " << e.workloads.size() << " workloads";
-  if (!e.pruned.empty()) std::cout << ", " << e.pruned.size() << " points pruned (prefillbench plan says why)";
+  std::cout << file << ": ok, " << e.points.size() << " method points x " << e.workloads.size()
+            << " workloads";
+  if (!e.pruned.empty())
+    std::cout << ", " << e.pruned.size() << " points pruned (prefillbench plan says why)";
   std::cout << "\n";
   return exit_ok;
 }
 
 /// Seconds per GFLOP of the products this model is made of, from a quarter-second probe.
 double seconds_per_gflop(const Session& s) {
-  const auto type = s.model->dtype() == "bfloat16" ? at::kBFloat16 : s.model->dtype() == "float16" ? at::kHalf : at::kFloat;
-  const at::Tensor a = at::randn({1024, 1024}, at::kFloat).to(s.backend->device(), type), b = at::randn({1024, 1024}, at::kFloat).to(s.backend->device(), type);
+  const auto type = s.model->dtype() == "bfloat16"  ? at::kBFloat16
+                    : s.model->dtype() == "float16" ? at::kHalf
+                                                    : at::kFloat;
+  const at::Tensor a = at::randn({1024, 1024}, at::kFloat).to(s.backend->device(), type),
+                   b = at::randn({1024, 1024}, at::kFloat).to(s.backend->device(), type);
   at::Tensor c = at::matmul(a, b);
   s.backend->synchronize();
   const auto t0 = std::chrono::steady_clock::now();
@@ -68,27 +74,50 @@ int plan_file(const std::string& file, const std::string& results, bool quick, b
       const json identity = identity_of(e, s, e.workloads[w], p, s.workloads[w]->max_new_tokens());
       const std::string id = run_id(identity), folder = results + "/" + e.name + "/" + id;
       const double n = double(e.workloads[w].tokens);
-      const double gflop = 2e-9 * n * parameters + 4e-9 * shape.layers * shape.q_heads * shape.head_dim * n * n / 2;
+      const double gflop =
+          2e-9 * n * parameters + 4e-9 * shape.layers * shape.q_heads * shape.head_dim * n * n / 2;
       std::set<std::string> done;
-      for (const auto& record : read_samples(folder)) if (record.value("status", "") == "ok") done.insert(record.at("sample").get<std::string>());
+      for (const auto& record : read_samples(folder))
+        if (record.value("status", "") == "ok") done.insert(record.at("sample").get<std::string>());
       const int64_t missing = std::max<int64_t>(0, s.workloads[w]->size() - int64_t(done.size()));
       const double seconds = gflop * rate * double(missing) * e.measure.repeats;
       total += seconds;
-      const double bytes = parameters * (s.model->dtype() == "float32" ? 4 : 2) * (1 + 2.0 * n * shape.layers * shape.kv_heads * shape.head_dim / parameters) + 16 * n * 8192;
-      runs.push_back({{"id", id}, {"method", p.label}, {"workload", e.workloads[w].label()}, {"samples", s.workloads[w]->size()}, {"done", done.size()},
-                      {"estimated_s", seconds}, {"estimated_bytes", bytes}, {"implied", p.implied}});
+      const double bytes = parameters * (s.model->dtype() == "float32" ? 4 : 2) *
+                               (1 + 2.0 * n * shape.layers * shape.kv_heads * shape.head_dim / parameters) +
+                           16 * n * 8192;
+      runs.push_back({{"id", id},
+                      {"method", p.label},
+                      {"workload", e.workloads[w].label()},
+                      {"samples", s.workloads[w]->size()},
+                      {"done", done.size()},
+                      {"estimated_s", seconds},
+                      {"estimated_bytes", bytes},
+                      {"implied", p.implied}});
     }
   json pruned = json::array();
   for (const auto& p : e.pruned) pruned.push_back({{"method", p.label}, {"reason", p.reason}});
   if (as_json) {
-    std::cout << json{{"experiment", e.name}, {"model", s.model_identity}, {"backend", s.backend->name()}, {"dtype", s.model->dtype()}, {"runs", runs}, {"pruned", pruned}, {"estimated_s", total}}.dump(1) << "\n";
+    std::cout << json{{"experiment", e.name},
+                      {"model", s.model_identity},
+                      {"backend", s.backend->name()},
+                      {"dtype", s.model->dtype()},
+                      {"runs", runs},
+                      {"pruned", pruned},
+                      {"estimated_s", total}}
+                     .dump(1)
+              << "\n";
     return exit_ok;
   }
-  std::cout << e.name << ": " << s.model_identity["name"].get<std::string>() << ", backend " << s.backend->name() << ", " << s.model->dtype() << ", " << s.threads << " threads\n";
-  std::vector<std::vector<std::string>> rows{{"id", "workload", "done", "est. time", "est. memory", "method"}};
+  std::cout << e.name << ": " << s.model_identity["name"].get<std::string>() << ", backend "
+            << s.backend->name() << ", " << s.model->dtype() << ", " << s.threads << " threads\n";
+  std::vector<std::vector<std::string>> rows{
+      {"id", "workload", "done", "est. time", "est. memory", "method"}};
   for (const auto& r : runs)
-    rows.push_back({r["id"], r["workload"], str(r["done"], "/", r["samples"]), duration_text(r["estimated_s"]), str(int64_t(r["estimated_bytes"].get<double>() / 1048576), " MiB"),
-                    r["method"].get<std::string>() + (r["implied"].get<bool>() ? " (added: every round is paired with dense)" : "")});
+    rows.push_back({r["id"], r["workload"], str(r["done"], "/", r["samples"]),
+                    duration_text(r["estimated_s"]),
+                    str(int64_t(r["estimated_bytes"].get<double>() / 1048576), " MiB"),
+                    r["method"].get<std::string>() +
+                        (r["implied"].get<bool>() ? " (added: every round is paired with dense)" : "")});
   std::cout << table(rows, 130);
   for (const auto& p : e.pruned) std::cout << "pruned: " << p.label << ": " << p.reason << "\n";
   std::cout << "estimated time: at most " << duration_text(total) << " (as if every method were dense)\n";
@@ -99,7 +128,8 @@ int run_file(const std::string& file, RunOptions options, const std::string& sha
   if (!shard.empty()) {
     int i = 0, n = 0;
     char slash = 0, rest = 0;
-    if (std::sscanf(shard.c_str(), "%d%c%d%c", &i, &slash, &n, &rest) != 3 || slash != '/' || n < 1 || i < 1 || i > n)
+    if (std::sscanf(shard.c_str(), "%d%c%d%c", &i, &slash, &n, &rest) != 3 || slash != '/' || n < 1 ||
+        i < 1 || i > n)
       throw InputError(str("--shard '", shard, "' must be i/n with 1 <= i <= n, as in 2/8"));
     options.shard = i - 1;
     options.shards = n;
@@ -107,47 +137,74 @@ int run_file(const std::string& file, RunOptions options, const std::string& sha
   Experiment e;
   if (!read(file, e, quick)) return exit_bad_input;
   const int code = run_experiment(e, options);
-  std::cerr << "results: " << options.results << "/" << e.name << "  (prefillbench report " << options.results << "/" << e.name << ")\n";
+  std::cerr << "results: " << options.results << "/" << e.name << "  (prefillbench report " << options.results
+            << "/" << e.name << ")\n";
   return code;
 }
 
-const RegisterVerb check_verb{Verb{.name = "check", .doc = "Read an experiment file and print every mistake in it, with its place", .file = __FILE__, .order = 20, .setup = [](CLI::App& app) {
-  auto file = std::make_shared<std::string>();
-  app.add_option("file", *file, "experiment YAML")->required();
-  return [=] { return check_file(*file); };
-}}};
-const RegisterVerb plan_verb{Verb{.name = "plan", .doc = "Show the runs an experiment expands to, what is done, time and memory; runs nothing", .file = __FILE__, .order = 21, .setup = [](CLI::App& app) {
-  auto file = std::make_shared<std::string>(), results = std::make_shared<std::string>("results");
-  auto as_json = std::make_shared<bool>(false), quick = std::make_shared<bool>(false);
-  app.add_option("file", *file, "experiment YAML")->required();
-  app.add_option("--results", *results, "results folder")->capture_default_str();
-  app.add_flag("--quick", *quick, "the short form that the file's 'quick' block gives");
-  app.add_flag("--json", *as_json, "print JSON");
-  return [=] { return plan_file(*file, *results, *quick, *as_json); };
-}}};
-const RegisterVerb run_verb{Verb{.name = "run", .doc = "Measure an experiment; what is already measured is kept, so it can be stopped and run again", .file = __FILE__, .order = 22, .setup = [](CLI::App& app) {
-  auto file = std::make_shared<std::string>(), shard = std::make_shared<std::string>();
-  auto options = std::make_shared<RunOptions>();
-  auto quick = std::make_shared<bool>(false);
-  app.add_option("file", *file, "experiment YAML")->required();
-  app.add_option("--results", options->results, "results folder")->capture_default_str();
-  app.add_option("--shard", *shard, "i/n: take every n-th part of the samples (Slurm arrays); merge the folders afterwards");
-  app.add_option("--only", options->only, "only method labels that match this glob (dense runs along as the pair)");
-  app.add_option("--budget", options->budget_s, "seconds after which no further sample is begun (overrides measure.budget_s)");
-  app.add_flag("--quick", *quick, "the short form that the file's 'quick' block gives; results go to NAME-quick");
-  app.add_flag("--quiet", options->quiet, "no progress");
-  return [=] { return run_file(*file, *options, *shard, *quick); };
-}}};
-const RegisterVerb merge_verb{Verb{.name = "merge", .doc = "Union of results folders, by run and sample; the newest settled record wins", .file = __FILE__, .order = 32, .setup = [](CLI::App& app) {
-  auto from = std::make_shared<std::vector<std::string>>();
-  auto out = std::make_shared<std::string>();
-  app.add_option("folders", *from, "results folders, or experiment folders in them")->required()->expected(-1);
-  app.add_option("--out", *out, "folder to write (made when missing)")->required();
-  return [=]() -> int {
-    for (const auto& line : merge_results(*from, *out)) std::cout << line << "\n";
-    return exit_ok;
-  };
-}}};
+const RegisterVerb check_verb{
+    Verb{.name = "check",
+         .doc = "Read an experiment file and print every mistake in it, with its place",
+         .file = __FILE__,
+         .order = 20,
+         .setup = [](CLI::App& app) {
+           auto file = std::make_shared<std::string>();
+           app.add_option("file", *file, "experiment YAML")->required();
+           return [=] { return check_file(*file); };
+         }}};
+const RegisterVerb plan_verb{
+    Verb{.name = "plan",
+         .doc = "Show the runs an experiment expands to, what is done, time and memory; runs nothing",
+         .file = __FILE__,
+         .order = 21,
+         .setup = [](CLI::App& app) {
+           auto file = std::make_shared<std::string>(), results = std::make_shared<std::string>("results");
+           auto as_json = std::make_shared<bool>(false), quick = std::make_shared<bool>(false);
+           app.add_option("file", *file, "experiment YAML")->required();
+           app.add_option("--results", *results, "results folder")->capture_default_str();
+           app.add_flag("--quick", *quick, "the short form that the file's 'quick' block gives");
+           app.add_flag("--json", *as_json, "print JSON");
+           return [=] { return plan_file(*file, *results, *quick, *as_json); };
+         }}};
+const RegisterVerb run_verb{Verb{
+    .name = "run",
+    .doc = "Measure an experiment; what is already measured is kept, so it can be stopped and run again",
+    .file = __FILE__,
+    .order = 22,
+    .setup = [](CLI::App& app) {
+      auto file = std::make_shared<std::string>(), shard = std::make_shared<std::string>();
+      auto options = std::make_shared<RunOptions>();
+      auto quick = std::make_shared<bool>(false);
+      app.add_option("file", *file, "experiment YAML")->required();
+      app.add_option("--results", options->results, "results folder")->capture_default_str();
+      app.add_option("--shard", *shard,
+                     "i/n: take every n-th part of the samples (Slurm arrays); merge the folders afterwards");
+      app.add_option("--only", options->only,
+                     "only method labels that match this glob (dense runs along as the pair)");
+      app.add_option("--budget", options->budget_s,
+                     "seconds after which no further sample is begun (overrides measure.budget_s)");
+      app.add_flag("--quick", *quick,
+                   "the short form that the file's 'quick' block gives; results go to NAME-quick");
+      app.add_flag("--quiet", options->quiet, "no progress");
+      return [=] { return run_file(*file, *options, *shard, *quick); };
+    }}};
+const RegisterVerb merge_verb{
+    Verb{.name = "merge",
+         .doc = "Union of results folders, by run and sample; the newest settled record wins",
+         .file = __FILE__,
+         .order = 32,
+         .setup = [](CLI::App& app) {
+           auto from = std::make_shared<std::vector<std::string>>();
+           auto out = std::make_shared<std::string>();
+           app.add_option("folders", *from, "results folders, or experiment folders in them")
+               ->required()
+               ->expected(-1);
+           app.add_option("--out", *out, "folder to write (made when missing)")->required();
+           return [=]() -> int {
+             for (const auto& line : merge_results(*from, *out)) std::cout << line << "\n";
+             return exit_ok;
+           };
+         }}};
 
 }  // namespace
 }  // namespace prefill

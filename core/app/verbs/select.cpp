@@ -111,7 +111,8 @@ ModelShape model_of(const SelectOptions& o, const QkvFile& file, int layer) {
   if (shape.id.empty()) shape.id = "the captured model";
   if (shape.layers == 0) shape.layers = file.layers().back() + 1;
   if (file.layers().back() >= shape.layers)
-    throw InputError(str(o.qkv, ": it holds layer ", file.layers().back(), ", but the model has ", shape.layers, " layers"));
+    throw InputError(str(o.qkv, ": it holds layer ", file.layers().back(), ", but the model has ",
+                         shape.layers, " layers"));
   return shape;
 }
 
@@ -168,8 +169,8 @@ int run_select(const SelectOptions& o) {
     std::cout << "density of the file " << mean(file_share) << " (windows are written as whole tiles)\n";
   if (o.time > 0)
     std::cout << "selection " << times["selection"]["median"].get<double>() << " s, dense attention "
-              << times["dense"]["median"].get<double>() << " s, ratio " << times["selection_over_dense"]["median"].get<double>()
-              << " (medians of " << o.time << ")\n";
+              << times["dense"]["median"].get<double>() << " s, ratio "
+              << times["selection_over_dense"]["median"].get<double>() << " (medians of " << o.time << ")\n";
   std::cout << "plan written to " << o.out << "\n";
   return exit_ok;
 }
@@ -189,11 +190,14 @@ const RegisterVerb select_verb(
            ->required();
        app.add_option("--layer", o->layer, "layer of the file; default: its only one");
        app.add_option("--out", o->out, "plan file to write (safetensors)")->required();
-       app.add_option("--backend", o->backend, "backend for estimates and recall; see 'prefillbench list backends'")
+       app.add_option("--backend", o->backend,
+                      "backend for estimates and recall; see 'prefillbench list backends'")
            ->capture_default_str();
-       app.add_option("--model", o->model, "name of the model, where the file does not say it (capture does)");
-       app.add_option("--model-layers", o->model_layers,
-                      "layers of the model, where the file does not say it; default: last layer in the file + 1")
+       app.add_option("--model", o->model,
+                      "name of the model, where the file does not say it (capture does)");
+       app.add_option(
+              "--model-layers", o->model_layers,
+              "layers of the model, where the file does not say it; default: last layer in the file + 1")
            ->check(CLI::PositiveNumber);
        app.add_option("--rope-theta", o->rope_theta,
                       "base of the model's rotary embedding, where the file does not say it")

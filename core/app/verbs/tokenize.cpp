@@ -94,8 +94,8 @@ std::function<int()> setup_detokenize(CLI::App& app) {
   };
 }
 
-const RegisterVerb tokenize{{"tokenize", "Token ids of a text, as the model's reference tokenizer gives them", __FILE__, 60,
-                             setup_tokenize}};
+const RegisterVerb tokenize{{"tokenize", "Token ids of a text, as the model's reference tokenizer gives them",
+                             __FILE__, 60, setup_tokenize}};
 const RegisterVerb detokenize{{"detokenize", "Text of token ids", __FILE__, 61, setup_detokenize}};
 
 }  // namespace
