@@ -44,12 +44,18 @@ struct CalibratorInfo {
 };
 Registry<CalibratorInfo>& calibrators();
 
-/// C has a nested type Params and a constructor (Params, MethodEnv). One static object at the end of its
-/// file.
+/// What a calibrator says of itself; the rest of CalibratorInfo follows from its type.
+struct CalibratorAbout {
+  std::string name, doc, field;
+};
+
+/// C has a nested type Params and a constructor (Params, MethodEnv). One static object ends its file.
 template <class C>
 struct RegisterCalibrator {
-  RegisterCalibrator(CalibratorInfo about, const char* file) {
+  RegisterCalibrator(const CalibratorAbout& said, const char* file) {
     using P = typename C::Params;
+    CalibratorInfo about;
+    about.name = said.name, about.doc = said.doc, about.field = said.field;
     about.file = file;
     about.schema = schema_of<P>();
     about.read = [name = about.name](const std::vector<const Located*>& layers, const std::string& yaml,

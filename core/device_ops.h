@@ -45,6 +45,9 @@ struct DeviceOps {
 };
 
 /// Of CUDA tensors.
-DeviceOps& cuda_ops();
+inline DeviceOps& cuda_ops() {
+  static DeviceOps ops;
+  return ops;
+}
 
 }  // namespace prefill

@@ -111,11 +111,6 @@ at::Tensor tile_mask(const TileSet& t, int64_t pattern, int64_t n) {
   return mask;
 }
 
-DeviceOps& cuda_ops() {
-  static DeviceOps ops;
-  return ops;
-}
-
 TileSet tiles_from_mask(const at::Tensor& mask, int q_tile, int k_tile) {
   TileSet t;
   t.q_tile = q_tile;

@@ -68,8 +68,7 @@ class ExperimentReader {
              e_.name[0] == '.')
       complain(*at, str("'name' = '", e_.name, "' becomes a folder: use letters, digits, '-', '_' and '.'"));
     if (const Located* at = root.find("backend"); at && e_.backend != "auto" && !backends().find(e_.backend))
-      complain(*at, e_.backend == "cuda" ? "backend 'cuda' is not in this build; build with the cuda preset"
-                                         : backends().unknown(e_.backend));
+      complain(*at, no_such_backend(e_.backend));
     if (const Located* at = root.find("model")) check_model(*at);
     FieldReader m(measure, "measure", e_.file, base_, bad_);
     e_.measure.fields(m);
@@ -288,6 +287,11 @@ Experiment read_experiment(const std::string& file, Diagnostics& bad, bool quick
   bad.erase(std::unique(bad.begin(), bad.end(), [](auto& a, auto& b) { return a.print() == b.print(); }),
             bad.end());
   return e;
+}
+
+std::string no_such_backend(const std::string& name) {
+  if (name == "cuda") return "backend 'cuda' is not in this build; build with the cuda preset";
+  return backends().unknown(name);
 }
 
 std::string cache_home() {

@@ -66,6 +66,9 @@ struct Experiment {
 /// quick: the file's `quick` block replaces every workload's tokens and samples, and the name gets "-quick".
 Experiment read_experiment(const std::string& file, Diagnostics& bad, bool quick = false);
 
+/// Why there is no backend of this name, and what to do: a typing mistake, or a build without CUDA.
+std::string no_such_backend(const std::string& name);
+
 /// The folder of a model: a path as it is, else $PREFILLBENCH_HOME/NAME (default ~/.cache/prefillbench).
 /// Throws InputError that says how to get it.
 std::string resolve_model(const std::string& model, const std::string& base_folder);

@@ -16,9 +16,10 @@ using nlohmann::json;
 
 std::unique_ptr<KernelBackend> open_backend(const std::string& name) {
   if (name != "auto") {
-    const BackendInfo& info = backends().at(name);
-    if (const Support s = info.available(); !s) throw Unsupported(str("backend ", name, ": ", s.why));
-    return info.make();
+    const BackendInfo* info = backends().find(name);
+    if (!info) throw InputError(no_such_backend(name));
+    if (const Support s = info->available(); !s) throw Unsupported(str("backend ", name, ": ", s.why));
+    return info->make();
   }
   for (const char* candidate : {"cuda", "cpu", "cpu-ref"})
     if (const BackendInfo* info = backends().find(candidate); info && info->available()) return info->make();

@@ -137,11 +137,7 @@ class SearchPatterns final : public Calibrator {
 const RegisterCalibrator<SearchPatterns> search_patterns_entry(
     {.name = "minference",
      .doc = "search every head's pattern: the candidate that keeps most of its attention",
-     .file = {},
-     .field = "pattern_file",
-     .schema = {},
-     .read = {},
-     .make = {}},
+     .field = "pattern_file"},
     __FILE__);
 
 }  // namespace

@@ -22,8 +22,7 @@ struct SaleThresholdParams {
     v("least", least, in(0, 1), "thresholds at or below this become 0, which makes the head dense");
     v("error", error, at_least(0),
       "largest sum over channels of |output - full attention's output|, mean over queries (published: 0.4 "
-      "for "
-      "Llama-3.1-8B, 2.0 for Qwen2.5-32B)");
+      "for Llama-3.1-8B, 2.0 for Qwen2.5-32B)");
     v("bits", bits, in(0, 8), "as the method's");
     v("scales", scales, one_of({"group", "token"}), "as the method's");
     v("sink", sink, at_least(0), "as the method's");
@@ -98,11 +97,7 @@ class SaleThresholds final : public Calibrator {
 const RegisterCalibrator<SaleThresholds> sale_thresholds_entry(
     {.name = "sale",
      .doc = "one threshold per head, halved until the head's output is near full attention's on every prompt",
-     .file = {},
-     .field = "thresholds",
-     .schema = {},
-     .read = {},
-     .make = {}},
+     .field = "thresholds"},
     __FILE__);
 
 }  // namespace

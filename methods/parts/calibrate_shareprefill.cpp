@@ -171,11 +171,7 @@ class ClusterHeads final : public Calibrator {
 const RegisterCalibrator<ClusterHeads> cluster_heads_entry(
     {.name = "shareprefill",
      .doc = "cluster the heads whose block-averaged attention is alike on the given prompts",
-     .file = {},
-     .field = "lookup",
-     .schema = {},
-     .read = {},
-     .make = {}},
+     .field = "lookup"},
     __FILE__);
 
 }  // namespace

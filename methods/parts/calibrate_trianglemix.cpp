@@ -117,11 +117,7 @@ class TriangleLayers final : public Calibrator {
 const RegisterCalibrator<TriangleLayers> triangle_layers_entry(
     {.name = "trianglemix",
      .doc = "which layers can be triangles before the next token changes",
-     .file = {},
-     .field = "layer_file",
-     .schema = {},
-     .read = {},
-     .make = {}},
+     .field = "layer_file"},
     __FILE__);
 
 }  // namespace

@@ -84,11 +84,7 @@ const RegisterCalibrator<ThresholdProfile> threshold_profile_entry(
     {.name = "xattention",
      .doc = "one threshold per head: the antidiagonal mass to cover so that the blocks with most attention "
             "are in",
-     .file = {},
-     .field = "thresholds",
-     .schema = {},
-     .read = {},
-     .make = {}},
+     .field = "thresholds"},
     __FILE__);
 
 }  // namespace
