@@ -29,8 +29,9 @@ class Calibrator {
     nlohmann::json content;  ///< of the artefact
     nlohmann::json summary;  ///< what a person wants to know about it
   };
-  /// Called once, after the last prompt. Throws InputError when the prompts did not allow a result.
-  virtual Result finish() = 0;
+  /// Called once, when all `prompts` (at least one) have gone through every layer. Throws InputError when
+  /// they did not allow a result.
+  virtual Result finish(int prompts) = 0;
 };
 
 struct CalibratorInfo {

@@ -50,12 +50,7 @@ struct SharePrefillParams {
     v("semantics", semantics, one_of({"released", "intended"}),
       "rules of the released code, or as they were meant");
   }
-  std::string invalid() const {
-    if (block_size != 16 && block_size != 32 && block_size != 64 && block_size != 128)
-      return "block_size must be 16, 32, 64 or 128";
-    if (max_budget > 0 && max_budget < min_budget) return "max_budget is below min_budget";
-    return {};
-  }
+  std::string invalid() const { return wrong_sizes(block_size, min_budget, max_budget); }
 };
 
 /// What one head taught the prompt.

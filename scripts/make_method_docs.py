@@ -20,12 +20,12 @@ MASKS = ROOT / "docs" / "masks"
 CALIBRATED = "experiments/models/smollm2-135m-instruct-128k"
 # What the pictures are drawn with where the defaults are made for 128K tokens; {} elsewhere.
 SETTINGS = {
-    "anchor": {"block": 64, "step": 8, "theta": 6},
+    "anchor": {"block": 64, "step": 8, "theta": 10},
     "block_topk": {"block": 64, "k": 12},
     "composed": {"estimator": "energy", "selector": "max_ratio", "alpha": 0.1},
     "flashprefill": {"block": 64, "window": 2},
     "flashprefill2": {"window": 2},
-    "flexprefill": {"block_size": 64, "min_budget": 128},
+    "flexprefill": {"block_size": 64, "min_budget": 128, "gamma": 0.97},
     "minference": {"vertical": 100, "slash": 256},
     "oracle": {"density": 0.2},
     "pbs": {"block": 64},
@@ -36,9 +36,9 @@ SETTINGS = {
     "sparge": {"block_q": 64, "topk": 0.3},
     "streaming": {"sink": 64, "local": 512},
     "trianglemix": {"starting_layer": 0},
-    "trishape": {"sink": 64, "local": 512},
-    "unisparse": {"block": 64},
-    "xattention": {"block": 64},
+    "trishape": {"sink": 64, "local": 1024, "last": 256},
+    "unisparse": {"block": 64, "p": 0.97},
+    "xattention": {"block": 64, "stride": 8, "threshold": 0.97},
 }
 PIXEL = 16  # tokens per picture element
 
@@ -110,7 +110,7 @@ def make_pictures(args):
             sets = [x for key, value in settings.items() for x in ("--set", f"{key}={value}")]
             told = json.loads(subprocess.run(
                 [args.binary, "select", "--method", name, *sets, "--qkv", args.pictures, "--layer", str(args.layer), "--history", "--json",
-                 "--out", plan, "--backend", "cpu"], check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+                 "--out", plan, "--backend", args.backend], check=True, capture_output=True, text=True, cwd=ROOT).stdout)
             draw(token_mask(plan, args.head, told["tokens"]), true, MASKS / f"{name}.png")
             captions[name] = {"settings": settings, "density": round(told["density_per_head"][args.head], 3),
                               "recall": round(told["recall_per_head"][args.head], 3)}
@@ -140,7 +140,7 @@ def page(args):
         w = captions["where"]
         lines += [f"The pictures show one head on a real prompt ({w['prompt']}, {w['tokens']:,} tokens, layer {w['layer']}, head {w['head']} of "
                   "smollm2-135m-instruct-128k): queries from top to bottom, keys from left to right, grey what full attention looks at (logarithmic), "
-                  "blue what the method computes. Density is the share of causal pairs computed in that head, recall the share of its attention "
+                  "blue what the method computes (windows by the tiles of 64 that they touch). Density is the share of causal pairs computed in that head, recall the share of its attention "
                   "that lies on them. Budgets differ from method to method: the pictures show kinds of patterns and rank nobody.", ""]
     lines += ["| method | in one line | version |", "|---|---|---|"]
     lines += [f"| [{m['name']}](#{m['name']}) | {cell(m['doc'])} | {m['version']} |" for m in all_methods]
@@ -166,6 +166,7 @@ def page(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(ROOT / "build/cpu/prefillbench"))
+    parser.add_argument("--backend", default="cpu", help="what selects")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--pictures", help="capture to draw on")
     parser.add_argument("--prompt", default="key-value retrieval", help="what the captured prompt is, for the text")

@@ -54,11 +54,9 @@ class SearchPatterns final : public Calibrator {
       for (int h = 0; h < c.qkv.q_heads(); ++h)
         mass_[k][size_t(c.layer * env_.model.q_heads + h)] += share[h].item<double>();
     }
-    if (c.layer + 1 == env_.model.layers) ++prompts_;
   }
 
-  Result finish() override {
-    if (prompts_ == 0) throw InputError("no calibration prompt went through all layers");
+  Result finish(int prompts) override {
     const int layers = env_.model.layers, heads = env_.model.q_heads;
     std::vector<std::vector<HeadPattern>> best(static_cast<size_t>(layers),
                                                std::vector<HeadPattern>(static_cast<size_t>(heads)));
@@ -69,14 +67,13 @@ class SearchPatterns final : public Calibrator {
       for (size_t k = 1; k < sizes_.size(); ++k)
         if (mass_[k][size_t(i)] > mass_[winner][size_t(i)]) winner = k;
       HeadPattern p = sizes_[winner];
-      p.score = mass_[winner][size_t(i)] / prompts_;
+      p.score = mass_[winner][size_t(i)] / prompts;
       if (params_.semantics == "released") p.kind = HeadPattern::vertical_slash;
       best[size_t(i / heads)][size_t(i % heads)] = p;
       ++wins[winner];
       total += p.score;
     }
-    nlohmann::json summary = {{"prompts", prompts_},
-                              {"mean_recall", total / (layers * heads)},
+    nlohmann::json summary = {{"mean_recall", total / (layers * heads)},
                               {"winners", nlohmann::json::array()}};
     for (size_t k = 0; k < sizes_.size(); ++k)
       summary["winners"].push_back({{"pattern", pattern_name(sizes_[k].kind)},
@@ -97,6 +94,11 @@ class SearchPatterns final : public Calibrator {
     return method->plan(c, *state);
   }
 
+  double mean_density(const LayerContext& c, const HeadPattern& p) const {
+    const auto shares = density(plan_of(c, p), c.seq_len);
+    return std::accumulate(shares.begin(), shares.end(), 0.0) / double(shares.size());
+  }
+
   static HeadPattern scaled(const HeadPattern& p, double by) {
     return {p.kind, std::llround(double(p.first) * by),
             std::max<int64_t>(1, std::llround(double(p.second) * by)), 0};
@@ -113,10 +115,14 @@ class SearchPatterns final : public Calibrator {
       double low = 0, high = double(c.seq_len) / double(std::max<int64_t>(1, p.second));
       for (int step = 0; step < 14; ++step) {
         const double middle = (low + high) / 2;
-        const auto shares = density(plan_of(c, scaled(p, middle)), c.seq_len);
-        const double mean = std::accumulate(shares.begin(), shares.end(), 0.0) / double(shares.size());
-        (mean > params_.density ? high : low) = middle;
+        (mean_density(c, scaled(p, middle)) > params_.density ? high : low) = middle;
       }
+      if (const double least = mean_density(c, scaled(p, 0)); least > params_.density)
+        throw InputError(str("density=", params_.density, " is out of reach: on a prompt of ", c.seq_len,
+                             " tokens ", pattern_name(p.kind), " computes ",
+                             number_text(std::ceil(least * 1000) / 1000),
+                             " of the causal pairs even with the columns and distances alone that it always "
+                             "takes; ask for more, or give longer prompts"));
       sizes_.push_back(scaled(p, low));
     }
   }
@@ -131,7 +137,6 @@ class SearchPatterns final : public Calibrator {
   MethodEnv env_;
   std::vector<HeadPattern> sizes_;
   std::vector<std::vector<double>> mass_;  // [candidates][layers*heads], over prompts
-  int prompts_ = 0;
 };
 
 const RegisterCalibrator<SearchPatterns> search_patterns_entry(

@@ -6,6 +6,7 @@
 
 #include "core/base/text.h"
 #include "core/calibrate.h"
+#include "methods/parts/head_table.h"
 #include "methods/parts/sale_shares.h"
 
 namespace prefill {
@@ -41,9 +42,8 @@ class SaleThresholds final : public Calibrator {
   using Params = SaleThresholdParams;
   SaleThresholds(Params p, MethodEnv env)
       : params_(std::move(p)),
-        model_(std::move(env.model)),
-        tau_(size_t(model_.layers), std::vector<double>(size_t(model_.q_heads), params_.start)),
-        density_(tau_) {}
+        tau_(HeadTable::filled(env.model, params_.start)),
+        density_(HeadTable::filled(env.model, 1)) {}
 
   void see(const LayerContext& c, int) override {
     const SaleEstimate how{params_.bits, params_.scales, params_.sink, params_.local};
@@ -53,7 +53,7 @@ class SaleThresholds final : public Calibrator {
     const at::Tensor shares = sale_shares(c.qkv, grid, always, how);
     const at::Tensor full =
         c.backend.attend(c.qkv, AttentionPlan::uniform(heads, {Route::dense, 0})).out.to(at::kFloat);
-    std::vector<double>& tau = tau_[size_t(c.layer)];
+    std::vector<double>& tau = tau_.rows[size_t(c.layer)];
     for (bool halved = true; halved;) {
       halved = false;
       const AttentionPlan plan = plan_from_mask(sale_mask(shares, always, tau), grid, heads);
@@ -65,33 +65,25 @@ class SaleThresholds final : public Calibrator {
         if (tau[h] <= params_.least) tau[h] = 0;
         halved = true;
       }
-      if (!halved) density_[size_t(c.layer)] = density(plan, c.seq_len);
+      if (!halved) density_.rows[size_t(c.layer)] = density(plan, c.seq_len);
     }
-    if (c.layer + 1 == model_.layers) ++prompts_;
   }
 
-  Result finish() override {
-    if (prompts_ == 0) throw InputError("no calibration prompt went through all layers");
+  Result finish(int) override {
     std::map<std::string, int> heads_at;
-    double share = 0;
-    for (size_t l = 0; l < tau_.size(); ++l)
-      for (size_t h = 0; h < tau_[l].size(); ++h) {
-        ++heads_at[number_text(tau_[l][h])];
-        share += density_[l][h] / double(model_.layers * model_.q_heads);
-      }
-    return {{{"thresholds", tau_},
+    for (const auto& row : tau_.rows)
+      for (double tau : row) ++heads_at[number_text(tau)];
+    return {{{"thresholds", tau_.rows},
              {"bits", params_.bits},
              {"scales", params_.scales},
              {"sink", params_.sink},
              {"local", params_.local}},
-            {{"prompts", prompts_}, {"heads_by_threshold", heads_at}, {"mean_density_last_prompt", share}}};
+            {{"heads_by_threshold", heads_at}, {"mean_density_last_prompt", density_.mean()}}};
   }
 
  private:
   Params params_;
-  ModelShape model_;
-  std::vector<std::vector<double>> tau_, density_;  // [layers][heads]
-  int prompts_ = 0;
+  HeadTable tau_, density_;
 };
 
 const RegisterCalibrator<SaleThresholds> sale_thresholds_entry(

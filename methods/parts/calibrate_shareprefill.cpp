@@ -58,10 +58,9 @@ class ClusterHeads final : public Calibrator {
     if (c.layer + 1 == model_.layers) add_prompt();
   }
 
-  Result finish() override {
-    if (prompts_ == 0) throw InputError("no calibration prompt went through all layers");
+  Result finish(int prompts) override {
     std::vector<double> mean = sum_;
-    for (double& d : mean) d /= prompts_;
+    for (double& d : mean) d /= prompts;
     std::vector<int> label = average_linkage(mean, heads_, params_.cut);
     if (params_.group_by == "random")
       std::shuffle(label.begin(), label.end(), std::mt19937_64(uint64_t(params_.seed)));
@@ -94,8 +93,7 @@ class ClusterHeads final : public Calibrator {
     nlohmann::json summary = {{"clusters", members.size()},
                               {"shared_clusters", shared.size()},
                               {"sharing_heads", sharing},
-                              {"heads", heads_},
-                              {"prompts", prompts_}};
+                              {"heads", heads_}};
     if (inside_pairs > 0) summary["mean_distance_inside"] = inside / double(inside_pairs);
     if (outside_pairs > 0) summary["mean_distance_outside"] = outside / double(outside_pairs);
     return {{{"clusters", clusters}, {"shared_clusters", shared}}, summary};
@@ -107,7 +105,6 @@ class ClusterHeads final : public Calibrator {
     const int64_t side = maps_.front().size(1);
     const at::Tensor maps = at::cat(maps_).view({heads_, side, side});
     maps_.clear();
-    ++prompts_;
     params_.distance == "pattern" ? add_pattern_distances(maps) : add_map_distances(maps);
   }
 
@@ -163,7 +160,7 @@ class ClusterHeads final : public Calibrator {
 
   Params params_;
   ModelShape model_;
-  int heads_, prompts_ = 0;
+  int heads_;
   std::vector<double> sum_;       // [heads*heads], over prompts
   std::vector<at::Tensor> maps_;  // of the prompt in flight, per layer [q_heads, side, side]
 };

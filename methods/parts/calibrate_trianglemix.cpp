@@ -43,7 +43,6 @@ class TriangleLayers final : public Calibrator {
   }
 
   void explore(int prompts, const Prefill& prefill) override {
-    prompts_ = prompts;
     for (int p = 0; p < prompts; ++p) dense_.push_back(log_probs(prefill(p, plan_of({}))));
     for (int l = 0; l < model_.layers; ++l) effect_.push_back(divergence({l}, prefill));
     std::vector<int> order(effect_.size());
@@ -67,17 +66,14 @@ class TriangleLayers final : public Calibrator {
     std::sort(layers_.begin(), layers_.end());
   }
 
-  Result finish() override {
-    if (prompts_ == 0) throw InputError("no calibration prompt went through all layers");
-    return {{{"layers", layers_},
-             {"sink", params_.sink},
-             {"local", params_.local},
-             {"last", params_.last},
-             {"divergence_alone", effect_}},
-            {{"prompts", prompts_},
-             {"triangle_layers", layers_.size()},
-             {"layers", model_.layers},
-             {"divergence_together", together_}}};
+  Result finish(int) override {
+    return {
+        {{"layers", layers_},
+         {"sink", params_.sink},
+         {"local", params_.local},
+         {"last", params_.last},
+         {"divergence_alone", effect_}},
+        {{"triangle_layers", layers_.size()}, {"layers", model_.layers}, {"divergence_together", together_}}};
   }
 
  private:
@@ -98,16 +94,13 @@ class TriangleLayers final : public Calibrator {
   double divergence(std::vector<int> triangles, const Prefill& prefill) const {
     double sum = 0;
     const PlanOfLayer plan = plan_of(std::move(triangles));
-    for (int p = 0; p < prompts_; ++p) {
-      const at::Tensor& dense = dense_[size_t(p)];
-      sum += (dense.exp() * (dense - log_probs(prefill(p, plan)))).sum().item<double>();
-    }
-    return std::max(0.0, sum / prompts_);
+    for (size_t p = 0; p < dense_.size(); ++p)
+      sum += (dense_[p].exp() * (dense_[p] - log_probs(prefill(int(p), plan)))).sum().item<double>();
+    return std::max(0.0, sum / double(dense_.size()));
   }
 
   Params params_;
   ModelShape model_;
-  int prompts_ = 0;
   std::vector<at::Tensor> dense_;  // log probabilities of the next token, per prompt
   std::vector<double> effect_;     // per layer
   std::vector<int> layers_;

@@ -8,6 +8,7 @@
 
 #include "core/base/text.h"
 #include "core/calibrate.h"
+#include "methods/parts/head_table.h"
 #include "methods/parts/scores.h"
 
 namespace prefill {
@@ -34,9 +35,7 @@ class ThresholdProfile final : public Calibrator {
  public:
   using Params = ThresholdProfileParams;
   ThresholdProfile(Params p, MethodEnv env)
-      : params_(std::move(p)),
-        model_(std::move(env.model)),
-        threshold_(size_t(model_.layers), std::vector<double>(size_t(model_.q_heads), 0)) {}
+      : params_(std::move(p)), threshold_(HeadTable::filled(env.model, 0)) {}
 
   void see(const LayerContext& c, int) override {
     AttentionPlan all = AttentionPlan::uniform(c.qkv.q_heads(), {Route::dense, 0});
@@ -54,30 +53,26 @@ class ThresholdProfile final : public Calibrator {
                                  .amin(-1, /*keepdim=*/true);
     const at::Tensor share =
         ((found * (found >= least)).sum({1, 2}) / found.sum({1, 2})).to(at::kCPU, at::kDouble);
-    for (size_t h = 0; h < threshold_[size_t(c.layer)].size(); ++h) {
-      double& t = threshold_[size_t(c.layer)][h];
+    std::vector<double>& row = threshold_.rows[size_t(c.layer)];
+    for (size_t h = 0; h < row.size(); ++h) {
+      double& t = row[h];
       t = std::min(1.0, std::max(t, share[int64_t(h)].item<double>()));  // the largest over all prompts
     }
-    if (c.layer + 1 == model_.layers) ++prompts_;
   }
 
-  Result finish() override {
-    if (prompts_ == 0) throw InputError("no calibration prompt went through all layers");
-    double sum = 0, smallest = 1, largest = 0;
-    for (const auto& layer : threshold_)
-      for (double t : layer) sum += t, smallest = std::min(smallest, t), largest = std::max(largest, t);
-    return {{{"thresholds", threshold_}, {"stride", params_.stride}, {"block", params_.block}},
-            {{"prompts", prompts_},
-             {"mean_threshold", sum / double(model_.layers * model_.q_heads)},
+  Result finish(int) override {
+    double smallest = 1, largest = 0;
+    for (const auto& row : threshold_.rows)
+      for (double t : row) smallest = std::min(smallest, t), largest = std::max(largest, t);
+    return {{{"thresholds", threshold_.rows}, {"stride", params_.stride}, {"block", params_.block}},
+            {{"mean_threshold", threshold_.mean()},
              {"smallest_threshold", smallest},
              {"largest_threshold", largest}}};
   }
 
  private:
   Params params_;
-  ModelShape model_;
-  std::vector<std::vector<double>> threshold_;  // [layers][heads]
-  int prompts_ = 0;
+  HeadTable threshold_;
 };
 
 const RegisterCalibrator<ThresholdProfile> threshold_profile_entry(

@@ -1,5 +1,7 @@
 #include "methods/parts/head_table.h"
 
+#include <numeric>
+
 #include "core/base/error.h"
 #include "core/base/text.h"
 #include "methods/parts/artifacts.h"
@@ -46,6 +48,21 @@ void must_fit(const json& file, const std::string& field, const json& have, cons
 }
 
 }  // namespace
+
+double HeadTable::mean() const {
+  double sum = 0;
+  size_t count = 0;
+  for (const auto& row : rows) {
+    sum = std::accumulate(row.begin(), row.end(), sum);
+    count += row.size();
+  }
+  return count == 0 ? 0 : sum / double(count);
+}
+
+HeadTable HeadTable::filled(const ModelShape& model, double value) {
+  return {std::vector<std::vector<double>>(size_t(model.layers),
+                                           std::vector<double>(size_t(model.q_heads), value))};
+}
 
 HeadTable read_head_table(const std::string& path, const std::string& variant, const std::string& method,
                           const ModelShape& model, const json& settings) {

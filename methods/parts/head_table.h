@@ -11,6 +11,9 @@ namespace prefill {
 struct HeadTable {
   std::vector<std::vector<double>> rows;  ///< [layers][query heads]
   const std::vector<double>& layer(int index) const { return rows.at(size_t(index)); }
+  double mean() const;
+  /// `value` for every head.
+  static HeadTable filled(const ModelShape&, double value);
 };
 
 /// Reads a table of layers x q_heads numbers in [0, 1]. Formats:

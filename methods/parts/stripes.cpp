@@ -10,6 +10,13 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 }
 
+std::string wrong_sizes(int block_size, int64_t min_budget, int64_t max_budget) {
+  if (block_size != 16 && block_size != 32 && block_size != 64 && block_size != 128)
+    return "block_size must be 16, 32, 64 or 128";
+  if (max_budget > 0 && max_budget < min_budget) return "max_budget is below min_budget";
+  return {};
+}
+
 void set_budgets(StripeRules& rules, int64_t min_budget, int64_t max_budget, int64_t n) {
   auto stripes = [&](int64_t tokens) { return (tokens + rules.block - 1) / rules.block; };
   const int64_t blocks = stripes(n);

@@ -3,6 +3,8 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <string>
+
 #include "core/method.h"
 #include "methods/parts/tail.h"
 
@@ -16,6 +18,9 @@ struct StripeRules {
   double tau = 0;         ///< heads nearer than this to the block-mean estimate are query-aware; 0: none
   bool released = false;  ///< ties, bins and zeros as in the released code (see tail.h)
 };
+
+/// What is wrong with a block size and budgets in tokens; "" when nothing is.
+std::string wrong_sizes(int block_size, int64_t min_budget, int64_t max_budget);
 
 /// Least and most stripes of an n-token prompt from budgets in tokens (max_budget 0: no limit).
 void set_budgets(StripeRules&, int64_t min_budget, int64_t max_budget, int64_t n);

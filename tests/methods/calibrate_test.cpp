@@ -89,7 +89,7 @@ class Calibration : public testing::Test {
         const Qkv a = input(prompt, layer);
         calibrator->see({a, layer, a.seq_len(), *backend_, *clock_}, prompt);
       }
-    return calibrator->finish();
+    return calibrator->finish(2);
   }
   /// Even heads attend to the first keys, odd heads to all keys nearly alike: no key of theirs stands out
   /// enough for SALE's first threshold, and all of them matter.
@@ -154,6 +154,38 @@ TEST_F(Calibration, MInferenceGivesEachHeadWhatKeepsMost) {
       EXPECT_LE(p.score, 1 + 1e-6);
     }
   make_method("minference", {{"pattern_file", path_}}, MethodEnv{model_});
+}
+
+/// Equal cost: every candidate computes what was asked for, and what none can compute is refused with the
+/// share that is within reach.
+TEST_F(Calibration, MInferenceComparesAtTheDensityAskedForOrSaysWhyNot) {
+  const auto long_input = [](int prompt, int layer) {
+    auto g = at::detail::createCPUGenerator(uint64_t(10 * prompt + layer));
+    return Qkv{at::randn({4, 2048, 16}, g, at::kFloat), at::randn({4, 2048, 16}, g, at::kFloat),
+               at::randn({4, 2048, 16}, g, at::kFloat), 0.25};
+  };
+  std::string refused;
+  try {
+    calibrate("minference", {{"density", 0.25}, {"skip", 0}}, long_input);
+  } catch (const InputError& e) {
+    refused = e.what();
+  }
+  EXPECT_NE(refused.find("density=0.25 is out of reach: on a prompt of 2048 tokens"), std::string::npos)
+      << refused;
+  const auto result = calibrate("minference", {{"density", 0.9}, {"skip", 0}}, long_input);
+  for (const json& w : result.summary["winners"]) {
+    const bool stream = w["pattern"] == "stream_llm";
+    const json params =
+        stream ? json{{"sink", w["sizes"][0]}, {"local", w["sizes"][1]}}
+               : json{{"vertical", w["sizes"][0]}, {"slash", w["sizes"][1]}, {"forced_distances", 30}};
+    const auto method = make_method(stream ? "streaming" : "minference", params, MethodEnv{model_});
+    const Qkv a = long_input(0, 0);
+    const AttentionPlan plan =
+        method->plan({a, 0, a.seq_len(), *backend_, *clock_}, *method->begin_prompt(a.seq_len()));
+    double mean = 0;
+    for (double share : density(plan, a.seq_len())) mean += share / 4;
+    EXPECT_NEAR(mean, 0.9, 0.02) << w.dump();
+  }
 }
 
 TEST_F(Calibration, SaleKeepsEveryPromptWithinTheError) {
@@ -258,7 +290,7 @@ TEST(TriangleLayers, TakesTheMostLayersThatTheToleranceAllows) {
         triangle.push_back(plan({x, l, 700, *backend, *clock}).heads[0].kind == Route::window);
       return logits_of(triangle);
     });
-    const auto layers = calibrator->finish().content["layers"].get<std::vector<int>>();
+    const auto layers = calibrator->finish(2).content["layers"].get<std::vector<int>>();
     // Brute force: the shift grows with every layer, so the most layers are the lightest ones.
     auto divergence = [&](const std::vector<int>& list) {
       std::vector<bool> triangle(7, false);

@@ -144,7 +144,8 @@ int run_calibrate(const CalibrateOptions& o) {
                         return logits;
                       });
   std::cerr << "\n";
-  const Calibrator::Result result = calibrator->finish();
+  Calibrator::Result result = calibrator->finish(int(prompts.size()));
+  result.summary["prompts"] = prompts.size();
   write_artifact(o.out,
                  {info.name,
                   model->shape(),
