@@ -90,6 +90,7 @@ const RegisterTask<CodeRun> code_run_task{
     {.name = "code_run",
      .doc = "the value of a chain of 2 to 10 function calls in a long Python module",
      .source = "InfiniteBench Code.Run (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
+     .version = 2,
      .generated = true},
     __FILE__};
 

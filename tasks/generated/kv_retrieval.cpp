@@ -53,6 +53,7 @@ const RegisterTask<KvRetrieval> kv_retrieval_task{
     {.name = "kv_retrieval",
      .doc = "the value of one of many uuid keys in a JSON object",
      .source = "InfiniteBench Retrieve.KV, after Liu et al. 2023, Lost in the Middle",
+     .version = 2,
      .generated = true},
     __FILE__};
 

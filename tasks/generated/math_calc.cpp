@@ -65,6 +65,7 @@ const RegisterTask<MathCalc> math_calc_task{
      .doc = "running values of a long sum of small integers; share of the list that is right before the "
             "first mistake",
      .source = "InfiniteBench Math.Calc (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
+     .version = 2,
      .generated = true},
     __FILE__};
 

@@ -91,6 +91,7 @@ const RegisterTask<MathFind> math_find_task{
     {.name = "math_find",
      .doc = "largest, smallest (first to third) or median of a long list of integers",
      .source = "InfiniteBench Math.Find (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
+     .version = 2,
      .generated = true},
     __FILE__};
 

@@ -75,6 +75,7 @@ const RegisterTask<NeedleMultikey> needle_multikey_task{
     {.name = "needle_multikey",
      .doc = "one of several keyed needles in a haystack; the others distract",
      .source = "form of RULER niah_multikey_1 (NVIDIA/RULER c3f5e3b)",
+     .version = 2,
      .generated = true},
     __FILE__};
 

@@ -103,6 +103,7 @@ const RegisterTask<PassKey> passkey{
      .doc = "five digits hidden in noise at a stratified depth; first digits of the answer must be equal",
      .source =
          "InfiniteBench Retrieve.PassKey (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
+     .version = 2,
      .generated = true},
     __FILE__};
 const RegisterTask<NumberString> number{
@@ -110,6 +111,7 @@ const RegisterTask<NumberString> number{
      .doc = "ten digits with repeats hidden in noise at a stratified depth",
      .source =
          "InfiniteBench Retrieve.Number (OpenBMB/InfiniteBench 88b3daa, construct_synthetic_dataset.py)",
+     .version = 2,
      .generated = true},
     __FILE__};
 

@@ -16,15 +16,11 @@ class Rng {
     uint64_t h = 0xcbf29ce484222325ull;  // FNV-1a of the name keeps streams apart
     for (char c : stream) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
     state_ = next() ^ h;
-    state_ = next() + index * 0x9e3779b97f4a7c15ull;
+    // Mixed: a start that lies k increments behind another's gives the same numbers, k places on.
+    state_ = next() + mix(index);
     next();
   }
-  uint64_t next() {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15ull);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-  }
+  uint64_t next() { return mix(state_ += 0x9e3779b97f4a7c15ull); }
   /// Uniform in 0..n-1, without bias; n > 0.
   uint64_t below(uint64_t n) {
     const uint64_t limit = -n % n;  // 2^64 mod n: the values that would make small results likelier
@@ -51,6 +47,12 @@ class Rng {
   }
 
  private:
+  static uint64_t mix(uint64_t z) {
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+  }
+
   uint64_t state_;
 };
 

@@ -156,6 +156,7 @@ void register_all(std::integer_sequence<int, I...>) {
         .doc = str("needles: ", specs[I].keys, " keys, ", specs[I].values, " values each, ", specs[I].queries,
                    " asked; haystack of ", specs[I].haystack),
         .source = "NVIDIA/RULER c3f5e3b, niah.py",
+        .version = 2,
         .generated = true},
        __FILE__),
    ...);

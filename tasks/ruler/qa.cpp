@@ -157,12 +157,14 @@ struct Hotpot : DocumentQa {
 const RegisterTask<Squad> qa_1{{.name = "ruler/qa_1",
                                 .doc = "question about one of many documents (SQuAD file of the user)",
                                 .source = "NVIDIA/RULER c3f5e3b, qa.py",
+                                .version = 2,
                                 .generated = true},
                                __FILE__};
 const RegisterTask<Hotpot> qa_2{
     {.name = "ruler/qa_2",
      .doc = "question about several of many documents (HotpotQA file of the user)",
      .source = "NVIDIA/RULER c3f5e3b, qa.py",
+     .version = 2,
      .generated = true},
     __FILE__};
 

@@ -85,6 +85,7 @@ const RegisterTask<VariableTracking> variable_tracking_task{
     {.name = "ruler/vt",
      .doc = "variable tracking: all names that a value reaches through a chain of assignments",
      .source = "NVIDIA/RULER c3f5e3b, variable_tracking.py",
+     .version = 2,
      .generated = true},
     __FILE__};
 

@@ -131,6 +131,7 @@ const RegisterTask<CommonWords> cwe{
     {.name = "ruler/cwe",
      .doc = "common words extraction: the ten words that come up ten times as often as the others",
      .source = "NVIDIA/RULER c3f5e3b, common_words_extraction.py",
+     .version = 2,
      .generated = true},
     __FILE__};
 const RegisterTask<FrequentWords> fwe{
@@ -138,6 +139,7 @@ const RegisterTask<FrequentWords> fwe{
      .doc =
          "frequent words extraction: the three most frequent words of a coded text with zeta(2) frequencies",
      .source = "NVIDIA/RULER c3f5e3b, freq_words_extraction.py",
+     .version = 2,
      .generated = true},
     __FILE__};
 

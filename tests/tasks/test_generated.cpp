@@ -77,6 +77,24 @@ TEST(Generated, FieldsAndSameBytes) {
   }
 }
 
+TEST(Generated, SamplesShareNothingByChance) {
+  FakeTokenizer t(FakeTokenizer::words);
+  const auto task = make_task("kv_retrieval", request(t, 3000, 6));
+  static const std::regex uuid("[0-9a-f]{8}-[0-9a-f-]{27}");
+  std::set<std::string> halves;  // a number drawn is half a uuid: without the bits that say version and variant
+  size_t drawn = 0;
+  for (int64_t i = 0; i < 6; ++i) {
+    const std::string context = task->sample(i).record["context"];
+    for (std::sregex_iterator it(context.begin(), context.end(), uuid), end; it != end; ++it) {
+      std::string hex = it->str();
+      std::erase(hex, '-');
+      for (const size_t at : {0, 16}) halves.insert(hex.substr(at + 1, 11) + hex.substr(at + 13, 3)), ++drawn;
+    }
+  }
+  EXPECT_GT(drawn, 500u);
+  EXPECT_EQ(halves.size(), drawn);
+}
+
 TEST(Generated, DepthsAreStratified) {
   FakeTokenizer t(FakeTokenizer::words);
   for (const char* name : {"passkey", "number_string", "kv_retrieval", "needle_multikey"}) {
