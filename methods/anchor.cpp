@@ -181,7 +181,16 @@ PREFILL_METHOD(
          "the "
          "group (its wrapper slices with -0), and rounding of queries times scale before the first pass. "
          "Under intended the columns between the initial groups and the local ones are the candidates, each "
-         "once. Prompts shorter than one group are dense, as released.",
+         "once. Prompts shorter than one group are dense, as released. The rule itself, in both semantics, "
+         "loses what a single query looks for: a block of 128 queries asks by its mean. On 8,192 tokens of "
+         "key-value pairs (smollm2-135m-instruct-128k, theta 12) the two heads of layer 18 that give the "
+         "asked "
+         "pair 0.99 of a query's attention keep none of its 77 columns, with step 1 or 16; its best key lies "
+         "8 "
+         "to 9 above the anchor for that query and 37 to 42 below for the mean. So answers between the first "
+         "and the last group are lost (6 of 6 prompts) and those within them kept (3 of 3), while a dense "
+         "tail "
+         "sees everything: lengths that are a multiple of the group are the hard ones.",
      .cost = "scores n^2*D/block FLOP per query head (0.4 % of dense at block 128); the first pass is "
              "attention, not "
              "overhead; its softmax state is written and read once, 2*(4*D + 8)*n bytes per head",

@@ -24,6 +24,7 @@ Blocks blocks_of(const at::Tensor& x, int64_t block) {
 
 /// x [H,N,D] with zero rows up to `length`, contiguous.
 at::Tensor zero_padded(const at::Tensor& x, int64_t length, at::ScalarType dtype = at::kFloat) {
+  if (x.size(1) == length) return x.to(dtype).contiguous();
   at::Tensor out = at::zeros({x.size(0), length, x.size(2)}, x.options().dtype(dtype));
   out.narrow(1, 0, x.size(1)).copy_(x);
   return out;
@@ -111,8 +112,9 @@ at::Tensor tile_energy(const at::Tensor& q, const at::Tensor& means, double scal
 
 namespace {
 
-/// Order of the queries of a group against the keys 0..stride-1.
-std::vector<int64_t> query_order(const AntidiagonalOptions& o) {
+/// The key of a group that each of its queries 0..stride-1 meets. Keys are put in order, not queries: there
+/// are fewer heads of them.
+std::vector<int64_t> key_order(const AntidiagonalOptions& o) {
   std::vector<int64_t> order(static_cast<size_t>(o.stride));
   std::iota(order.begin(), order.end(), int64_t(0));
   if (o.mode == "random") {  // Fisher-Yates over SplitMix64: the same on every platform
@@ -126,7 +128,9 @@ std::vector<int64_t> query_order(const AntidiagonalOptions& o) {
   } else if (o.mode != "diagonal") {
     std::reverse(order.begin(), order.end());
   }
-  return order;
+  std::vector<int64_t> key(order.size());  // order says which query meets key i
+  for (size_t i = 0; i < order.size(); ++i) key[size_t(order[i])] = int64_t(i);
+  return key;
 }
 
 /// Keys of a group, [H,G,stride,D]; "double" and "triple" blur each key with its neighbours in the group.
@@ -149,11 +153,10 @@ at::Tensor antidiagonal_mass(const at::Tensor& q, const at::Tensor& k, double sc
   const bool narrow =
       q.is_cuda() && q.scalar_type() != at::kFloat && o.mode != "double" && o.mode != "triple";
   const at::ScalarType held = narrow ? q.scalar_type() : at::kFloat;
-  at::Tensor order = at::tensor(query_order(o), at::kLong).to(q.device());
-  at::Tensor fq =
-      fold(zero_padded(q, blocks * block, held).view({heads, groups, stride, dim}).index_select(2, order));
+  const at::Tensor order = at::tensor(key_order(o), at::kLong).to(q.device());
+  const at::Tensor fq = fold(zero_padded(q, blocks * block, held));
   at::Tensor fk = zero_padded(k, blocks * block, held).view({k.size(0), groups, stride, dim});
-  fk = fold(blurred_keys(fk, o.mode));
+  fk = fold(blurred_keys(fk, o.mode).index_select(2, order));
 
   at::Tensor mass = at::zeros({heads, blocks, blocks}, fq.options().dtype(at::kFloat));
   const auto ids = fq.options().dtype(at::kLong);
@@ -166,16 +169,22 @@ at::Tensor antidiagonal_mass(const at::Tensor& q, const at::Tensor& k, double sc
       logits = logits.to(o.keep).div_(1 / scale).div_(double(stride)).div_(o.norm).to(at::kFloat);
     else
       logits = rounded_to(logits, o.keep).mul_(scale / double(stride) / o.norm);
-    at::Tensor row = at::arange(first, end, ids).unsqueeze(1), col = at::arange(end, ids).unsqueeze(0);
-    at::Tensor hidden = col > row;
-    if (chunk > 0) hidden = hidden | (col < row.div(chunk, "floor") * chunk);
-    at::Tensor probs = logits.masked_fill_(hidden, -kInf).softmax(-1).mul_(row < real_groups);
-    probs = probs.view({heads, rows / per_block, per_block, end / per_block, per_block});
+    const at::Tensor row = at::arange(first, end, ids).unsqueeze(1);
+    logits.narrow(2, first, rows)
+        .masked_fill_(at::arange(first, end, ids).unsqueeze(0) > row, -kInf);  // before `first` all is seen
+    if (chunk > 0)
+      logits.masked_fill_(at::arange(end, ids).unsqueeze(0) < row.div(chunk, "floor") * chunk, -kInf);
+    at::Tensor probs = logits.softmax(-1);
+    if (end > real_groups) probs.mul_(row < real_groups);
+    probs = probs.view({heads, rows / per_block, per_block, end});
     at::Tensor sums;
-    if (o.round_every_step)
+    if (o.round_every_step) {
+      probs = probs.view({heads, rows / per_block, per_block, end / per_block, per_block});
       sums = rounded_to(rounded_to(rounded_to(probs, o.keep).sum(4), o.keep).sum(2), o.keep);
-    else
-      sums = rounded_to(probs.sum({2, 4}), o.keep);
+    } else {  // over rows first: that runs along the memory
+      sums = probs.sum(2).view({heads, rows / per_block, end / per_block, per_block}).sum(3);
+      sums = rounded_to(sums, o.keep);
+    }
     mass.narrow(1, first / per_block, rows / per_block).narrow(2, 0, end / per_block).copy_(sums);
   });
   return mass;
