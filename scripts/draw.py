@@ -32,10 +32,11 @@ def draw_report(args):
     except ImportError:
         missing.append("matplotlib is not installed, so there are no PNG and SVG figures (pip install matplotlib)")
     else:
-        from drawing import lines, pareto
+        from drawing import lines, pareto, positions
 
         written += pareto.draw_all(data, args.out)
         written += lines.draw_all(data, args.out)
+        written += positions.draw_all(data, args.out)
     from drawing import page
 
     try:
@@ -53,7 +54,7 @@ def draw_report(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    report = commands.add_parser("report", help="Pareto figures, latency, stages and report.html from pareto.json")
+    report = commands.add_parser("report", help="Pareto figures, latency, stages, positions and report.html from pareto.json")
     report.add_argument("json", type=Path)
     report.add_argument("out", type=Path)
     report.set_defaults(run=draw_report)

@@ -40,8 +40,14 @@ std::string kind_text(Change::Kind kind) {
 
 std::string difference_text(const ComparedPoint& p) {
   if (!p.difference.known()) return "-";
-  if (!p.difference.has_interval()) return fmt::format("{:+.2f}", p.difference.value);
-  return fmt::format("{:+.2f} [{:+.2f},{:+.2f}]", p.difference.value, p.difference.lo, p.difference.hi);
+  const int digits = score_digits(p.difference);
+  if (!p.difference.has_interval()) return fmt::format("{:+.{}f}", p.difference.value, digits);
+  const auto bound = [digits](double x) {  // without the leading zero
+    std::string text = fmt::format("{:+.{}f}", x, digits);
+    return text[1] == '0' ? text.erase(1, 1) : text;
+  };
+  return fmt::format("{:+.{}f} [{},{}]", p.difference.value, digits, bound(p.difference.lo),
+                     bound(p.difference.hi));
 }
 
 std::string ratio_text(const ComparedPoint& p, const TimeComparison& t) {
@@ -93,18 +99,18 @@ std::string terminal_text(const Comparison& c, int width) {
   TextTable table({{"method", 0, false},
                    {"tokens", 7, true},
                    {"n", 4, true},
-                   {"A", 4, true},
-                   {"B", 4, true},
-                   {"score B - A [95 %]", 19, false},
+                   {"A", 5, true},
+                   {"B", 5, true},
+                   {"score B - A [95 %]", 20, false},
                    {"", 7, false},
                    {"TTFT B/A", 17, false},
                    {"attention B/A", 17, false}},
                   width);
   for (const ComparedPoint& p : c.points)
     table.add({p.task.empty() ? p.label : "  " + p.task, std::to_string(p.tokens), std::to_string(p.pairs),
-               p.score_a.known() ? fmt::format("{:.2f}", p.score_a.value) : "-",
-               p.score_b.known() ? fmt::format("{:.2f}", p.score_b.value) : "-", difference_text(p),
-               p.difference.known() ? to_string(p.verdict) : "", ratio_text(p, p.ttft),
+               p.score_a.known() ? fmt::format("{:.{}f}", p.score_a.value, score_digits(p.difference)) : "-",
+               p.score_b.known() ? fmt::format("{:.{}f}", p.score_b.value, score_digits(p.difference)) : "-",
+               difference_text(p), p.difference.known() ? to_string(p.verdict) : "", ratio_text(p, p.ttft),
                ratio_text(p, p.attention)});
   out += table.text();
   out += wrap(

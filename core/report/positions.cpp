@@ -79,6 +79,7 @@ std::vector<PositionRow> position_rows(const std::vector<RunData>& runs) {
         if (row.samples++ == 0) {
           row.model = run.model, row.dtype = run.dtype, row.task = run.task, row.label = run.label,
           row.tokens = run.tokens;
+          row.method = run.method;
           row.baseline = run.method == "dense";
           if (run.task_data.is_object()) row.text = run.task_data.value("file", "");
           row.all.from = 0;
@@ -178,6 +179,7 @@ json positions_json(const std::vector<PositionRow>& rows) {
                    {"tokens", r.tokens},
                    {"task", r.task},
                    {"text", r.text},
+                   {"method", r.method},
                    {"label", r.label},
                    {"baseline", r.baseline},
                    {"samples", r.samples},

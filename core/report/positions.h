@@ -22,7 +22,7 @@ struct PositionBucket {
 
 /// One method setting on one text at one length.
 struct PositionRow {
-  std::string model, dtype, task, text, label;  ///< text: name of the file
+  std::string model, dtype, task, text, method, label;  ///< text: name of the file
   int64_t tokens = 0;
   int samples = 0;
   bool baseline = false;

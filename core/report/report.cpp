@@ -49,8 +49,8 @@ void note_partial(const std::vector<RunData>& runs, std::vector<std::string>& no
     if (run.complete) continue;
     const auto ok =
         std::count_if(run.samples.begin(), run.samples.end(), [](const auto& s) { return s.second.ok(); });
-    partial[workload][fmt::format("{} of {} samples ok so far", ok, run.count)].push_back(
-        fmt::format("{} ({})", run.label, run.id));
+    partial[workload][fmt::format("{} of {} sample{} ok so far", ok, run.count, run.count == 1 ? "" : "s")]
+        .push_back(fmt::format("{} ({})", run.label, run.id));
   }
   for (const auto& [workload, by_progress] : partial)
     for (const auto& [progress, names] : by_progress) {

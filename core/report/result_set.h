@@ -44,6 +44,8 @@ struct SampleResult {
   nlohmann::json details;         ///< what the score sums up, null when there is nothing more
 
   bool ok() const { return status == "ok"; }
+  /// The score is a mean over positions of a text, so that a 1 is no success out of n samples.
+  bool of_positions() const { return details.is_object() && details.contains("positions"); }
 };
 
 /// One run: one method point on one workload.

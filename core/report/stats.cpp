@@ -163,6 +163,11 @@ Estimate score_estimate(const Strata& groups) {
   return combine(parts);
 }
 
+int score_digits(const Estimate& e) {
+  const double size = std::abs(e.value);
+  return (e.has_interval() ? e.hi - e.lo < 0.03 && size < 0.995 : size > 0 && size < 0.1) ? 3 : 2;
+}
+
 Estimate paired_difference(const PairedStrata& groups) {
   std::vector<Estimate> parts;
   for (const auto& group : groups) {

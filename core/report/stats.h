@@ -49,6 +49,10 @@ Estimate bootstrap(const Strata& groups, Center center, uint64_t seed = 20250101
 /// (MOVER; Zou and Donner, Statistics in Medicine 27, 2008).
 Estimate score_estimate(const Strata& groups);
 
+/// Decimals that a score, or a difference of scores, deserves in print: three where its
+/// interval is narrow, or where it is small and has none.
+int score_digits(const Estimate& e);
+
 /// Mean of candidate - baseline over the same samples. Within a group: Newcombe's paired score interval
 /// (Statistics in Medicine 17, 1998, method 10) for 0/1 scores, else bootstrap of the differences; groups
 /// combined by MOVER.

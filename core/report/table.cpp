@@ -21,11 +21,12 @@ std::string three(double x) {
 /// "0.90 [.60,.98]": scores lie in [0, 1], so the leading zero of the bounds is spared.
 std::string score_text(const Estimate& e) {
   if (!e.known()) return "-";
-  if (!e.has_interval()) return fmt::format("{:.2f}", e.value);
-  auto bound = [](double x) {
-    return x >= 0.995 ? std::string("1.0") : fmt::format("{:.2f}", std::max(0.0, x)).substr(1);
+  const int digits = score_digits(e);
+  if (!e.has_interval()) return fmt::format("{:.{}f}", e.value, digits);
+  auto bound = [digits](double x) {
+    return x >= 0.995 ? std::string("1.0") : fmt::format("{:.{}f}", std::max(0.0, x), digits).substr(1);
   };
-  return fmt::format("{:.2f} [{},{}]", e.value, bound(e.lo), bound(e.hi));
+  return fmt::format("{:.{}f} [{},{}]", e.value, digits, bound(e.lo), bound(e.hi));
 }
 
 std::string speedup_text(const PanelPoint& p, const Estimate& e) {
@@ -38,7 +39,8 @@ std::string speedup_text(const PanelPoint& p, const Estimate& e) {
 
 std::string difference_text(const PanelPoint& p, const PointStats& s) {
   if (p.baseline || !s.score_vs_dense.known()) return "-";
-  return fmt::format("{:+.2f} {}", s.score_vs_dense.value, to_string(s.verdict));
+  return fmt::format("{:+.{}f} {}", s.score_vs_dense.value, score_digits(s.score_vs_dense),
+                     to_string(s.verdict));
 }
 
 std::string count_text(const PointStats& s) {
@@ -49,7 +51,7 @@ std::string slice_table(const Panel& panel, const Slice& slice, int width) {
   TextTable table({{"TAD", 3, false},
                    {"method", 0, false},
                    {"n", 5, true},
-                   {"score [95 %]", 14, false},
+                   {"score [95 %]", 17, false},
                    {"to dense", 13, false},
                    {"TTFT s", 6, true},
                    {"×faster", 9, true},

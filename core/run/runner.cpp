@@ -71,7 +71,7 @@ class Runner {
         if (budget > 0 && progress.elapsed_s() + longest_unit * 0.5 > budget && i > 0) {
           out_of_time = true;
           progress.note(str("the time budget of ", duration_text(budget), " is spent after ", i,
-                            " samples per workload; run again to go on from here"));
+                            i == 1 ? " sample" : " samples", " per workload; run again to go on from here"));
           break;
         }
         const double t0 = now_s();
@@ -86,7 +86,9 @@ class Runner {
         if (!store.complete(ids_[w][p])) complete &= store.finish(ids_[w][p], ids);
       }
     if (failures_ > 0)
-      std::cerr << failures_ << " samples failed; the next run tries them again\n";
+      std::cerr << failures_
+                << (failures_ == 1 ? " sample failed; the next run tries it again\n"
+                                   : " samples failed; the next run tries them again\n");
     else if (!complete && !out_of_time && o_.shards == 1)
       std::cerr << "some samples are missing\n";
     return failures_ > 0 ? exit_some_failed : exit_ok;

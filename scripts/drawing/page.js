@@ -1,6 +1,7 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F82D0"];
+const ON_DARK = {"#0072B2": "#3b9ad9", "#8C6D31": "#b08d45"};  // what dark ground would swallow, lighter
 const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "pentagon"];
 const STAGES = {estimate: "#56B4E9", select: "#E69F00", index: "#CC79A7", attend: "#0072B2", observe: "#009E73"};
 const AXES = {
@@ -40,7 +41,9 @@ function look(point) {
   if (point.method === "random") return {color: "#8a8a8a", symbol: "x-thin"};
   if (point.method === "oracle") return {color: "#8a8a8a", symbol: "star"};
   const i = contenders.indexOf(point.method);
-  return {color: PALETTE[i % PALETTE.length], symbol: SYMBOLS[(i + Math.floor(i / PALETTE.length)) % SYMBOLS.length]};
+  const color = PALETTE[i % PALETTE.length];
+  const dark = document.documentElement.classList.contains("dark");
+  return {color: (dark && ON_DARK[color]) || color, symbol: SYMBOLS[(i + Math.floor(i / PALETTE.length)) % SYMBOLS.length]};
 }
 
 const state = {group: 0, tokens: 0, task: 0, axis: "attention", sort: null, descending: false};
@@ -81,8 +84,8 @@ function interval(e, digits) {
 
 function hover(point, s, axis) {
   const rows = [
-    `<b>${escapeHtml(point.label)}</b>`, `score ${interval(s.score, 2)}, n = ${s.n}`,
-    point.baseline ? "" : `to dense ${interval(s.score_vs_dense, 2)} ${s.verdict}`,
+    `<b>${escapeHtml(point.label)}</b>`, `score ${interval(s.score, scoreDigits(s.score))}, n = ${s.n}`,
+    point.baseline ? "" : `to dense ${interval(s.score_vs_dense, scoreDigits(s.score_vs_dense))} ${s.verdict}`,
     `TTFT ${interval(s.ttft_s)} s` + (finite(s.speedup_ttft.value) ? `, ${s.speedup_ttft.value.toFixed(2)}× faster` : ""),
     `attention ${interval(s.attention_s)} s` + (finite(s.speedup_attention.value) ? `, ${s.speedup_attention.value.toFixed(2)}× faster` : ""),
     `density ${interval(s.density, 3)}`, s.frontier[axis],
@@ -116,6 +119,10 @@ const arrays = (list, center) => ({
 });
 const faded = (hex, alpha) => (hex.startsWith("#") && hex.length === 7 ? hex + Math.round(alpha * 255).toString(16).padStart(2, "0") : hex);
 
+// Tasks that read a text have scores that differ by little.
+const texts = new Set(data.positions.map((r) => r.task));
+const readTasks = (slice, panel) => (slice.task ? [slice.task] : panel.tasks).every((t) => texts.has(t));
+
 function renderPareto() {
   const panel = panelNow(), slice = sliceNow(), axis = AXES[state.axis];
   byId("pareto-title").textContent = `Score against ${axis.name}: ${tokensText(panel.tokens)} tokens, ${taskText(slice, panel)}`;
@@ -148,7 +155,7 @@ function renderPareto() {
   const ticks = log ? logTicks(Math.min(...xs), Math.max(...xs)) : null;
   Plotly.react("pareto", traces, layout({
     xaxis: {title: {text: axis.name + axis.unit}, type: log ? "log" : "linear", ...(ticks && {tickvals: ticks, ticktext: ticks.map((v) => String(Number(v.toPrecision(2))))})},
-    yaxis: {title: {text: "score"}, range: [-0.05, 1.1]},
+    yaxis: {title: {text: "score"}, ...(readTasks(slice, panel) ? {autorange: true} : {range: [-0.05, 1.1]})},
   }), config);
 }
 
@@ -167,6 +174,9 @@ function cellOf(text, small, cls) {
 }
 const range = (e, f) => (finite(e.lo) ? `[${f(e.lo)}, ${f(e.hi)}]` : "");
 const two = (x) => (finite(x) ? x.toFixed(2) : "–");
+// As the terminal's table: a third decimal where the interval is narrow, or where the value is small and has none.
+const scoreDigits = (e) => ((finite(e.lo) ? e.hi - e.lo < 0.03 && Math.abs(e.value) < 0.995 : e.value !== 0 && Math.abs(e.value) < 0.1) ? 3 : 2);
+const scoreText = (e) => (finite(e.value) ? e.value.toFixed(scoreDigits(e)) : "–");
 
 function renderTable() {
   const panel = panelNow(), slice = sliceNow();
@@ -174,7 +184,7 @@ function renderTable() {
   table.replaceChildren();
   const head = element("tr");
   COLUMNS.forEach(([name], i) => {
-    const th = element("th", name, i === state.sort ? {"aria-sort": state.descending ? "descending" : "ascending"} : {});
+    const th = element("th", name, {...(name === "frontier" && {class: "text"}), ...(i === state.sort ? {"aria-sort": state.descending ? "descending" : "ascending"} : {})});
     th.onclick = () => { state.descending = state.sort === i ? !state.descending : i > 1; state.sort = i; renderTable(); };
     head.append(th);
   });
@@ -195,8 +205,8 @@ function renderTable() {
     const name = element("td", null, {class: "text"});
     name.append(element("span", null, {class: "dot", style: `background:${look(p).color}`}), p.label);
     const mb = finite(p.device_peak_bytes) ? (p.device_peak_bytes / 1e6).toFixed(0) : "–";
-    const difference = p.baseline || !finite(s.score_vs_dense.value) ? "–" : (s.score_vs_dense.value >= 0 ? "+" : "") + two(s.score_vs_dense.value);
-    tr.append(name, cellOf(s.n), cellOf(two(s.score.value), range(s.score, two)), cellOf(difference, p.baseline ? "" : s.verdict, p.baseline ? "" : s.verdict),
+    const difference = p.baseline || !finite(s.score_vs_dense.value) ? "–" : (s.score_vs_dense.value >= 0 ? "+" : "") + scoreText(s.score_vs_dense);
+    tr.append(name, cellOf(s.n), cellOf(scoreText(s.score), range(s.score, (x) => x.toFixed(scoreDigits(s.score)))), cellOf(difference, p.baseline ? "" : s.verdict, p.baseline ? "" : s.verdict),
       cellOf(three(s.ttft_s.value), range(s.ttft_s, three)), cellOf(p.baseline ? "1" : two(s.speedup_ttft.value), range(s.speedup_ttft, two)),
       cellOf(three(s.attention_s.value), range(s.attention_s, three)), cellOf(p.baseline ? "1" : two(s.speedup_attention.value), range(s.speedup_attention, two)),
       cellOf(finite(s.density.value) ? s.density.value.toFixed(3) : "–"), cellOf(three(p.decode_s)), cellOf(mb), cellOf(s.frontier[state.axis], "", "text"));
@@ -274,6 +284,47 @@ function renderStages() {
   Plotly.react("stages", traces, layout({barmode: "stack", legend: {orientation: "v", x: 1.01, y: 0.94, traceorder: "normal"}, xaxis: {title: {text: `seconds, all layers, ${tokensText(panel.tokens)} tokens`}}, yaxis: {autorange: "reversed"}, bargap: 0.3}), config);
 }
 
+// One chart per measure of the teacher-forced tasks that this length has.
+const MEASURES = {
+  perplexity: [["perplexity", (b) => Math.exp(b.nll), false], ["perplexity over dense's, %", (b, d) => (d ? 100 * Math.expm1(b.nll - d.nll) : null), false]],
+  agreement: [["same best token as dense, %", (b) => 100 * b.top1, false], ["KL(dense ‖ method), nats", (b) => b.kl || null, true]],
+};
+
+function renderPositions() {
+  const panel = panelNow();
+  const rows = data.positions.filter((r) => r.model === panel.model && r.dtype === panel.dtype && r.tokens === panel.tokens && MEASURES[r.task]);
+  const section = byId("positions-section"), box = byId("positions");
+  section.hidden = !rows.length;
+  if (!rows.length) return;
+  byId("positions-title").textContent = `By position: ${tokensText(panel.tokens)} tokens`;
+  box.replaceChildren();
+  for (const key of new Set(rows.map((r) => JSON.stringify([r.task, r.text])))) {
+    const here = rows.filter((r) => JSON.stringify([r.task, r.text]) === key);
+    const dense = here.find((r) => r.baseline);
+    const ranges = here.reduce((a, r) => (r.buckets.length > a.length ? r.buckets : a), here[0].buckets);
+    const names = ranges.map((b, i) => `${tokensText(b.from)}–${i + 1 < ranges.length ? tokensText(ranges[i + 1].from) : tokensText(b.to + 1)}`);
+    const dashes = ["solid", "dash", "dashdot", "dot", "longdash"], seen = {};
+    for (const r of here) seen[r.label] = here.filter((q) => q.method === r.method).indexOf(r);
+    for (const [title, value, log] of MEASURES[here[0].task]) {
+      const chart = element("div", null, {class: "chart"});
+      box.append(chart);
+      const traces = here.map((r) => {
+        const {color, symbol} = look(r);
+        return {
+          x: names.slice(0, r.buckets.length), y: r.buckets.map((b, i) => value(b, dense?.buckets[i])), mode: "lines+markers", name: r.label,
+          line: {color, width: r.baseline ? 2.4 : 1.6, dash: dashes[seen[r.label] % dashes.length]}, marker: {color, symbol, size: r.baseline ? 12 : 7},
+          hovertemplate: `${escapeHtml(r.label)}<br>%{y:.4g}<extra></extra>`,
+        };
+      });
+      Plotly.newPlot(chart, traces, layout({
+        title: {text: `${here[0].task} of ${escapeHtml(here[0].text || "its text")}`, font: {size: 13, color: css("--soft")}, x: 0, xref: "paper", y: 0.98, yanchor: "top"},
+        margin: {l: 60, r: 16, t: 34, b: 50}, showlegend: true, xaxis: {title: {text: "tokens read"}, type: "category"},
+        yaxis: {title: {text: title}, type: log ? "log" : "linear", ...(log && {exponentformat: "power"})},
+      }), config);
+    }
+  }
+}
+
 function renderProblems() {
   byId("problems-section").hidden = !data.problems.length && !data.notes.length;
   const table = byId("problems");
@@ -334,6 +385,7 @@ function render() {
   renderTable();
   renderLatency();
   renderStages();
+  renderPositions();
 }
 
 function setTheme(dark) {

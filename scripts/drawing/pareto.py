@@ -89,15 +89,16 @@ def legend_handles(panels, looks):
     return handles
 
 
-def figure_of(panels, slice_indices, axis, looks, title, caption):
-    """Rows: slices (tasks); columns: lengths."""
+def figure_of(panels, slice_indices, axis, looks, title, caption, texts):
+    """Rows: slices (tasks); columns: lengths. Of the tasks in `texts`, whose scores differ by little, the axis shows what
+    there is, else 0 to 1."""
     columns, rows = min(len(panels), 3), None
     cells = [(panel, i) for i in slice_indices for panel in panels]
     rows = math.ceil(len(cells) / columns) if len(slice_indices) == 1 else len(slice_indices)
     if len(slice_indices) > 1:
         columns = len(panels)
     width = max(7.5, min(4.7 * columns, 15))
-    figure, grid = plt.subplots(rows, columns, figsize=(width, 3.5 * rows + 0.9), squeeze=False, sharey=True)
+    figure, grid = plt.subplots(rows, columns, figsize=(width, 3.5 * rows + 0.9), squeeze=False, sharey="row")
     flat = [ax for row in grid for ax in row]
     pending = []
     for ax, (panel, i) in zip(flat, cells):
@@ -109,8 +110,9 @@ def figure_of(panels, slice_indices, axis, looks, title, caption):
             what = f"{slice_['task']}, {what}"
         ax.set_title(what, loc="left", fontweight="bold")
         ax.set_xlabel(AXES[axis][1])
-        ax.set_ylim(-0.05, 1.12)
-        ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+        if not set([slice_["task"]] if slice_["task"] else panel["tasks"]) <= texts:
+            ax.set_ylim(-0.05, 1.12)
+            ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
         pending.append((ax, points))
     for ax in flat[len(cells):]:
         ax.set_visible(False)
@@ -132,18 +134,19 @@ def figure_of(panels, slice_indices, axis, looks, title, caption):
 
 def draw_all(data, out):
     looks = style.families(data)
+    texts = {row["task"] for row in data.get("positions", [])}
     written = []
     for suffix, title, panels in style.groups(data):
         tasks = panels[0]["tasks"]
         for axis in AXES:
             head = f"{title}\nmean over {', '.join(tasks)}" if len(tasks) > 1 else f"{title}\n{tasks[0]}"
             caption = f"n = {style.sample_range(panels)} samples per point. {CAPTION}"
-            figure = figure_of(panels, [0], axis, looks, head, caption)
+            figure = figure_of(panels, [0], axis, looks, head, caption, texts)
             written += style.save(figure, out, f"pareto-{axis}{suffix}")
             per_task = [i for i, s in enumerate(panels[0]["slices"]) if s["task"]]
             same = all([s["task"] for s in p["slices"]] == [s["task"] for s in panels[0]["slices"]] for p in panels)
             if per_task and same and len(panels) <= 4:
                 caption = f"n = {style.sample_range(panels, per_task[0])} samples per point. {CAPTION}"
-                figure = figure_of(panels, per_task, axis, looks, f"{title}\nby task", caption)
+                figure = figure_of(panels, per_task, axis, looks, f"{title}\nby task", caption, texts)
                 written += style.save(figure, out, f"pareto-{axis}-by-task{suffix}")
     return written

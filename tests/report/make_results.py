@@ -28,6 +28,21 @@ METHODS = [
     ("random", {"density": 0.3}, "random density=0.3", 0.3, 0.2, 0.01),
 ]
 TASKS = {"passkey": 0.0, "number_string": 0.05, "kv_retrieval": 0.1}  # how much harder than pass key
+TEXT_TASKS = ("perplexity", "agreement")  # with --tasks: read by position; a method errs by its missing density
+
+
+def details(task, tokens, density, noise):
+    """What the teacher-forced tasks write: means over ranges of positions, and over all."""
+    edges = [0] + [512 << k for k in range(20) if 512 << k < tokens - 1] + [tokens - 1]
+    positions = []
+    for begin, end in zip(edges, edges[1:]):
+        lost = (1 - density) * 0.1 * math.log2(2 + begin / 512)
+        one = {"from": begin, "to": end, "n": end - begin, "nll": 3.0 - 0.05 * math.log2(1 + end) + lost * noise()}
+        if task == "agreement":
+            one.update(top1=1 - lost / 2, kl=lost / 3, dense_nll=3.0 - 0.05 * math.log2(1 + end))
+        positions.append(one)
+    means = {k: sum(p[k] * p["n"] for p in positions) / (tokens - 1) for k in positions[0] if k not in ("from", "to", "n")}
+    return {"n": tokens - 1, **means, "positions": positions}
 
 
 def write_run(root, rng, method, task, tokens, args, hardware="Example CPU 9000, 2 threads"):
@@ -54,9 +69,10 @@ def write_run(root, rng, method, task, tokens, args, hardware="Example CPU 9000,
     lines = []
     for i in range(args.samples):
         drift = math.exp(rng.gauss(0, 0.02))
-        dense_score = float(rng.random() < 0.99 - TASKS[task] * 0.5)
+        hardness = TASKS.get(task, 0)
+        dense_score = float(rng.random() < 0.99 - hardness * 0.5)
         hit = dense_score if rng.random() < 0.97 else 1 - dense_score
-        score = dense_score if name == "dense" else float(hit and rng.random() < skill * (1 - TASKS[task]))
+        score = dense_score if name == "dense" else float(hit and rng.random() < skill * (1 - hardness))
         d = 1.0 if name == "dense" else min(1.0, density * (4096 / tokens) ** 0.3 * math.exp(rng.gauss(0, 0.04)))
         overhead = 0.004 if name != "dense" else 0.0
         stages = {"estimate": dense_attention * selection * 0.7 * 4096 / tokens, "select": dense_attention * selection * 0.2,
@@ -68,6 +84,11 @@ def write_run(root, rng, method, task, tokens, args, hardware="Example CPU 9000,
             "prediction": "71432" if score else "71 the", "answer": "71432", "tokens": tokens,
             "ttft_s": [rest * drift + a for a in attention], "attention_s": attention, "stages_s": stages, "decode_s": 0.4,
             "density": d, "layer_density": [d] * 30, "kernels": ["avx2-f32"], "facts": {}})
+        if task in TEXT_TASKS:
+            lines[-1]["details"] = read = details(task, tokens, d, noise)
+            lines[-1]["score"] = math.exp(-read["nll"]) if task == "perplexity" else read["top1"]
+            dense_score = math.exp(-details(task, tokens, 1.0, noise)["nll"]) if task == "perplexity" else 1.0
+            lines[-1]["metric"] = "1/perplexity" if task == "perplexity" else "top-1 agreement with dense"
         if name != "dense":
             base = [dense_attention * noise() for _ in range(2)]
             lines[-1]["dense"] = {"ttft_s": [rest * drift + a for a in base], "attention_s": base, "score": dense_score}

@@ -135,6 +135,33 @@ class ReportTest(unittest.TestCase):
             self.assertEqual(len(shown.stderr.strip().splitlines()), 1, shown.stderr)
 
 
+class PositionsTest(unittest.TestCase):
+    """Tasks that read a text: scores that differ by little, and where in the text."""
+
+    def test_numbers_and_figures(self):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, HERE / "make_results.py", Path(folder, "r"), "--samples", "3", "--tokens", "2048",
+                            "--tasks", "perplexity,agreement"], check=True)
+            out = Path(folder, "out")
+            shown = run("report", Path(folder, "r"), "--out", out, PREFILLBENCH_PYTHON=os.environ.get("PREFILLBENCH_PYTHON", sys.executable))
+            self.assertEqual(shown.returncode, 0, shown.stderr)
+            dense = re.search(r"task agreement.*?dense +3 +(\S+ \S+)", shown.stdout, re.S).group(1)
+            self.assertEqual(dense, "1.00 [1.0,1.0]")  # by definition: no interval of a proportion
+            self.assertRegex(shown.stdout, r"streaming sink=64 local=512 +3 +0\.0\d\d \[\.0\d\d,\.0\d\d\]")
+            rows = json.loads((out / "pareto.json").read_text())["positions"]
+            self.assertEqual({r["method"] for r in rows}, {"dense", "flexprefill", "minference", "streaming", "random"})
+            if have("matplotlib"):
+                for name in ("positions-perplexity", "positions-agreement"):
+                    self.assertTrue((out / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name)
+                    svg = (out / f"{name}.svg").read_text()
+                    for words in ("0–512", "1K–2K", "streaming sink=64 local=512", "in 3 samples per point"):
+                        self.assertIn(words, svg, name)
+            same = run("compare", Path(folder, "r"), Path(folder, "r"))
+            self.assertRegex(same.stdout, r"agreement +2048 +3 +1\.00 +1\.00|agreement +2048 +3 +1\.000 +1\.000")
+            self.assertNotIn("±0.3", same.stdout)
+            self.assertNotRegex(same.stdout, r"agreement .*\[-\.\d*[1-9]")  # equal runs differ by nothing
+
+
 class CompareTest(unittest.TestCase):
     def test_same_and_worse(self):
         with tempfile.TemporaryDirectory() as folder:

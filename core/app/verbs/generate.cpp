@@ -74,8 +74,9 @@ int generate(const GenerateOptions& o) {
     text += row.dump() + "\n";
   }
   write_file_atomically(o.out, text);
-  std::cerr << o.out << ": " << task->size() << " samples of " << o.task << ", at most "
-            << task->max_new_tokens() << " new tokens each\n";
+  std::cerr << o.out << ": " << task->size() << (task->size() == 1 ? " sample of " : " samples of ") << o.task
+            << ", at most " << task->max_new_tokens()
+            << (task->max_new_tokens() == 1 ? " new token each\n" : " new tokens each\n");
   return exit_ok;
 }
 
