@@ -6,7 +6,10 @@
 It is the haystack of RULER's essay tasks and the text of `perplexity` and `agreement` where the user names no file. The
 texts are those of Project Gutenberg; the Debian package r-cran-janeaustenr carries them (nothing is installed, R is not
 needed). Writes $PREFILLBENCH_HOME/prose/austen.txt (default ~/.cache/prefillbench/prose), one line per paragraph, and
-prints its path. Does nothing when the file is there. Needs apt-get and dpkg-deb, and Python's standard library.
+prints its path. Jane Austen died in 1817; Sense and Sensibility (1811), Pride and Prejudice (1813), Mansfield Park (1814),
+Emma (1815), Northanger Abbey and Persuasion (both December 1817) are in the public domain. The package itself is under the
+MIT licence; only the texts are taken out of it. Does nothing when the file is there. Needs apt-get, dpkg-deb and Python's
+standard library.
 """
 import argparse
 import gzip
