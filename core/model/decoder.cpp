@@ -239,11 +239,12 @@ at::Tensor Decoder::prefill(const std::vector<int32_t>& ids, AttentionHook& hook
 
 at::Tensor Decoder::attend_cache(const at::Tensor& q, int64_t l, int64_t n) const {
   const at::Tensor k = cache_.keys(l, n), v = cache_.values(l, n);
-  if (policy_.device.is_cpu() || policy_.compute == at::kFloat)
-    return at::scaled_dot_product_attention(q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)).squeeze(0);
-  // Two products and not scaled_dot_product_attention: cuDNN's kernel would make a new plan for every length.
-  const at::Tensor s = at::bmm(q, k.transpose(1, 2), at::kFloat).mul_(1.0 / std::sqrt(double(q.size(2))));
-  return at::bmm(s.softmax(-1).to(v.scalar_type()), v);
+  const at::Tensor q4 = q.unsqueeze(0), k4 = k.unsqueeze(0), v4 = v.unsqueeze(0);
+  if (policy_.device.is_cpu() || policy_.compute == at::kFloat || q.size(2) % 8 != 0)
+    return at::scaled_dot_product_attention(q4, k4, v4).squeeze(0);
+  // By name, since the dispatcher would take cuDNN's kernel, which makes a new plan for every length; this one
+  // splits the keys over the multiprocessors when there are few rows.
+  return std::get<0>(at::_scaled_dot_product_flash_attention(q4, k4, v4)).squeeze(0);
 }
 
 at::Tensor Decoder::decode(int32_t id) {
