@@ -182,10 +182,13 @@ __device__ __forceinline__ void consume(const AttendParams& p, SharedLayout<D>& 
   Consumer<D, T> c;
   uint32_t stage = 0, items = 0;  // seen so far
   uint32_t pending = 0;           // stage whose probabilities wait in c.p
-  bool has_pending = false, first = true;
+  bool has_pending = false, first = true, gathered = false;  // gathered: the pending stage holds columns
   auto keys = [&](uint32_t s) { return k_tile + (s % kStages) * (Layout::kStageBytes / 16); };
   auto values = [&](uint32_t s) { return v_tile + (s % kStages) * (Layout::kStageBytes / 16); };
-  auto wait_values = [&](uint32_t s) { mbarrier_wait(&shared.v_full[s % kStages], (s / kStages) & 1); };
+  auto wait_values = [&](uint32_t s) {
+    mbarrier_wait(&shared.v_full[s % kStages], (s / kStages) & 1);
+    fence_async_proxy_if(gathered);  // cp.async wrote them, not the copy engine
+  };
   auto finish_pending = [&] {
     wait_values(pending);
     pin(c.o);
@@ -227,7 +230,8 @@ __device__ __forceinline__ void consume(const AttendParams& p, SharedLayout<D>& 
     mbarrier_wait(&shared.k_full[at], parity);
     const StageMeta& meta = shared.meta[stage % kMetaRing];
     const int flags = meta.flags;
-    const bool last = flags & kStageLast;
+    const bool last = flags & kStageLast, columns = (flags & kStageKinds) == kStageColumns;
+    fence_async_proxy_if(columns);
     if (flags & (kStageSkip << wg)) {
       take_turn();
       pass_turn();
@@ -296,7 +300,7 @@ __device__ __forceinline__ void consume(const AttendParams& p, SharedLayout<D>& 
       c.pack_probabilities();
       c.rescale(scale);
       has_pending = true;
-      pending = stage;
+      pending = stage, gathered = columns;
     }
     first = last;
     if (last) ++items;

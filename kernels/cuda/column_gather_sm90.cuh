@@ -7,63 +7,81 @@
 
 namespace prefill::kernels::cuda {
 
-/// Copies 128 rows of D elements; index[i] of lane l is the row of the tensor for row 32 i + l, negative: zeros.
+/// Copies 128 rows of D elements; index[i] of lane l is the row of the tensor for row 32 i + l.
 template <int D, class T>
-__device__ __forceinline__ void gather_rows(uint32_t tile, const T* base, int64_t row_stride,
+__device__ __forceinline__ void gather_rows(uint32_t tile, const T* base, int row_stride,
                                             const int (&index)[kStageKeys / 32], int lane) {
   constexpr int kPieces = D / 8, kRowsPerPass = 32 / kPieces;  // pieces of 16 bytes
   const int piece = lane % kPieces, sub = lane / kPieces;
-  const uint32_t column = tile + (piece / 8) * (kStageKeys * 128);
+  const uint32_t column = tile + (piece / 8) * (kStageKeys * 128) + sub * 128, at_piece = ((piece & 7) ^ sub) << 4;
+  const T* const from = base + piece * 8;
 #pragma unroll
   for (int i = 0; i < kStageKeys / 32; ++i)
 #pragma unroll
     for (int at = 0; at < 32; at += kRowsPerPass) {
-      const int key = __shfl_sync(0xffffffffu, index[i], at + sub), row = 32 * i + at + sub;
-      copy_async_16(column + row * 128 + (((piece & 7) ^ (row & 7)) << 4), base + max(key, 0) * row_stride + piece * 8,
-                    key >= 0);
+      const int key = __shfl_sync(0xffffffffu, index[i], at + sub);
+      copy_async_16(column + (at_piece ^ ((at & 7) << 4)) + (32 * i + at) * 128, from + int64_t(key) * row_stride);
     }
 }
 
-/// One gathering warp: of K (which = 0) or of V (1). It follows all stages, since a barrier's parity tells two phases
-/// apart and no more, and fills those of columns.
+/// What a gathering warp knows of a stage: flags, and the columns that its lanes copy.
+struct GatherStage {
+  int flags = 0, index[kStageKeys / 32] = {};
+};
+
+/// One gathering warp: of K (which = 0) or of V (1). It reads what all stages hold and fills those of columns, when the
+/// loading warp, which waits for every slot in order, says that the slot is empty. (It cannot ask the slot's own barrier: a
+/// parity tells two phases apart and no more, and while stages of tiles pass, which need no gathering, this warp may fall
+/// more than that behind.) Columns are read one stage ahead where the planner is far enough.
 template <int D, class T>
 __device__ __forceinline__ void gather_columns(const AttendParams& p, SharedLayout<D>& shared, int which) {
   using Layout = SharedLayout<D>;
   constexpr int kStages = Layout::kStages;
   const int lane = threadIdx.x & 31;
-  uint64_t *const full = which ? shared.v_full : shared.k_full, *const empty = which ? shared.v_empty : shared.k_empty;
+  uint64_t *const full = which ? shared.v_full : shared.k_full, *const go = which ? shared.v_go : shared.k_go;
   const uint32_t ring_base = smem_address(which ? shared.v : shared.k);
-  const int64_t row_stride = which ? p.qkv.v_row_stride : p.qkv.k_row_stride;
-  const T* base = nullptr;
+  const int row_stride = int(which ? p.qkv.v_row_stride : p.qkv.k_row_stride);
+  const T *base = nullptr, *next_base = nullptr;
   const int32_t* columns = nullptr;
-  uint32_t items = 0;
-  for (uint32_t stage = 0;; ++stage) {
-    const uint32_t ring = stage % kMetaRing, at = stage % kStages;
-    mbarrier_wait(&shared.meta_full[ring], (stage / kMetaRing) & 1);
+  uint32_t items = 0, gathered = 0;
+  auto read = [&](uint32_t stage, GatherStage& s) {
+    const uint32_t ring = stage % kMetaRing;
     const StageMeta& meta = shared.meta[ring];
-    const int flags = meta.flags, offset = meta.at[0], count = meta.at[1];
-    if (flags & kStageFirst) {
+    s.flags = meta.flags;
+    const int offset = meta.at[0], last = meta.at[1] - 1;
+    if (s.flags & kStageFirst) {
       const ItemInfo& info = shared.items[items++ % kItemRing];
-      base = which ? static_cast<const T*>(p.qkv.v) + info.kv_head * p.qkv.v_head_stride
-                   : static_cast<const T*>(p.qkv.k) + info.kv_head * p.qkv.k_head_stride;
+      next_base = which ? static_cast<const T*>(p.qkv.v) + info.kv_head * p.qkv.v_head_stride
+                        : static_cast<const T*>(p.qkv.k) + info.kv_head * p.qkv.k_head_stride;
       columns = p.plan.col_idx + info.columns;
     }
     mbarrier_arrive(&shared.meta_empty[ring]);
-    if (flags & kStageEnd) break;
-    const bool mine = (flags & kStageKinds) == kStageColumns;
-    int index[kStageKeys / 32];
-    if (mine) {
+    if ((s.flags & (kStageKinds | kStageEnd)) != kStageColumns) return;
+    // the last stage repeats its last column: consumers mask what follows, and read nothing that the row does not see
 #pragma unroll
-      for (int i = 0; i < kStageKeys / 32; ++i) index[i] = 32 * i + lane < count ? columns[offset + 32 * i + lane] : -1;
+    for (int i = 0; i < kStageKeys / 32; ++i) s.index[i] = columns[offset + min(32 * i + lane, last)];
+  };
+  GatherStage next;
+  bool known = false;
+  for (uint32_t stage = 0;; ++stage) {
+    if (!known) {
+      mbarrier_wait(&shared.meta_full[stage % kMetaRing], (stage / kMetaRing) & 1);
+      read(stage, next);
     }
-    mbarrier_wait(&empty[at], ((stage / kStages) & 1) ^ 1);
-    if (!mine) continue;
-    gather_rows<D, T>(ring_base + at * Layout::kStageBytes, base, row_stride, index, lane);
-    copy_async_commit();
-    copy_async_wait<0>();
-    fence_async_proxy();
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(&full[at]);
+    const GatherStage s = next;
+    base = next_base;
+    if (s.flags & kStageEnd) break;
+    known = mbarrier_test(&shared.meta_full[(stage + 1) % kMetaRing], ((stage + 1) / kMetaRing) & 1);
+    if (known) read(stage + 1, next);
+    if ((s.flags & kStageKinds) != kStageColumns) continue;
+    const uint32_t at = stage % kStages;
+    mbarrier_wait(&go[gathered % kStages], (gathered / kStages) & 1);
+    ++gathered;
+    gather_rows<D, T>(ring_base + at * Layout::kStageBytes, base, row_stride, s.index, lane);
+    // No wait here: the copies arrive by themselves, and the next stage's are issued behind them. The consumers make
+    // them visible to the tensor cores.
+    copy_async_arrive(&full[at]);
+    if (lane == 0) mbarrier_arrive(&full[at]);  // the loading lane's arrival of other stages
   }
 }
 

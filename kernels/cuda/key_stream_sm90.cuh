@@ -217,12 +217,18 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
   int kv_head = 0, flags_before = 0;
   int row_before = 0;  // where this lane's box of the stage before begins
   bool value_due = false;
-  uint32_t items = 0;
+  uint32_t items = 0, k_columns = 0, v_columns = 0;
   // a box outside the tensor loads as zeros: padding costs no memory traffic
-  auto load_keys = [&](const CUtensorMap* maps, uint8_t* tile, uint64_t* bar, int row, int flags) {
+  auto load_keys = [&](const CUtensorMap* maps, uint8_t* tile, uint64_t* bar, uint64_t* go, uint32_t& columns, int row,
+                       int flags) {
     const int kind = flags & kStageKinds, count = kind == kStageTiles ? kStageKeys >> p.key_box_shift : 1;
-    if (kind == kStageColumns) return;  // the gathering warps do it
+    if (kind == kStageColumns) {  // the gathering warps do it, now that the slot is empty
+      if (lane == 0) mbarrier_arrive(&go[columns % kStages]);
+      ++columns;
+      return;
+    }
     if (lane == 0) mbarrier_arrive_expect(bar, Layout::kStageBytes);
+    if (p.has_columns) mbarrier_arrive(bar);  // as many arrivals as a gathered stage has
     __syncwarp();
     if (lane < count) {
 #pragma unroll
@@ -237,7 +243,7 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
     value_due = false;
     const uint32_t at = s % kStages;
     mbarrier_wait(&shared.v_empty[at], ((s / kStages) & 1) ^ 1);
-    load_keys(p.v, shared.v + at * Layout::kStageBytes, &shared.v_full[at], row_before, flags_before);
+    load_keys(p.v, shared.v + at * Layout::kStageBytes, &shared.v_full[at], shared.v_go, v_columns, row_before, flags_before);
   };
   for (uint32_t stage = 0;; ++stage) {
     const uint32_t ring = stage % kMetaRing, at = stage % kStages;
@@ -268,7 +274,7 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
     mbarrier_wait(&shared.k_empty[at], ((stage / kStages) & 1) ^ 1);
     // every consumer has released the keys of stage - kStages, so it has masked those of the stage before
     if (stage > kStages) mbarrier_arrive(&shared.meta_empty[(stage - kStages - 1) % kMetaRing]);
-    load_keys(p.k, shared.k + at * Layout::kStageBytes, &shared.k_full[at], row, flags);
+    load_keys(p.k, shared.k + at * Layout::kStageBytes, &shared.k_full[at], shared.k_go, k_columns, row, flags);
     load_due_values(stage - 1);
     row_before = row, flags_before = flags, value_due = true;
     if (flags & kStageLast) load_due_values(stage);

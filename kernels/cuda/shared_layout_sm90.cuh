@@ -41,6 +41,7 @@ struct alignas(1024) SharedLayout {
   // [half of D][row][64 elements], 128-byte swizzle; Q slots and the result are [warpgroup][half][64][64]
   uint8_t q[kQuerySlots * kQueryBytes], k[kStages * kStageBytes], v[kStages * kStageBytes], out[kQueryBytes];
   uint64_t q_full[kQuerySlots], q_empty[kQuerySlots], k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
+  uint64_t k_go[kStages], v_go[kStages];  // of column stages, in their own count: the slot may be written to
   uint64_t meta_full[kMetaRing], meta_empty[kMetaRing], item_empty[kItemRing];
   StageMeta meta[kMetaRing];
   ItemInfo items[kItemRing];
@@ -49,14 +50,17 @@ struct alignas(1024) SharedLayout {
 template <int D>
 __device__ __forceinline__ void init_barriers(SharedLayout<D>& shared, bool has_columns) {
   constexpr int kConsumers = 256;
+  const int producers = has_columns ? 33 : 1;  // a warp and the one lane that closes the phase, see gather_columns
   for (int i = 0; i < SharedLayout<D>::kQuerySlots; ++i) {
     mbarrier_init(&shared.q_full[i], 1);
     mbarrier_init(&shared.q_empty[i], kConsumers);
   }
   for (int i = 0; i < SharedLayout<D>::kStages; ++i) {
-    mbarrier_init(&shared.k_full[i], 1);
+    mbarrier_init(&shared.k_go[i], 1);
+    mbarrier_init(&shared.v_go[i], 1);
+    mbarrier_init(&shared.k_full[i], producers);
     mbarrier_init(&shared.k_empty[i], kConsumers);
-    mbarrier_init(&shared.v_full[i], 1);
+    mbarrier_init(&shared.v_full[i], producers);
     mbarrier_init(&shared.v_empty[i], kConsumers);
   }
   for (int i = 0; i < kMetaRing; ++i) {

@@ -34,10 +34,23 @@ __device__ __forceinline__ void mbarrier_wait(uint64_t* bar, uint32_t parity) {
       "r"(parity)
       : "memory");
 }
+/// Whether the phase is over, the same answer for the whole warp.
+__device__ __forceinline__ bool mbarrier_test(uint64_t* bar, uint32_t parity) {
+  uint32_t done;
+  asm volatile("{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n"
+               : "=r"(done)
+               : "r"(smem_address(bar)), "r"(parity)
+               : "memory");
+  return __all_sync(0xffffffffu, done);
+}
 
 // --- ordering ----------------------------------------------------------------------------------------------
 /// Shared memory written by ordinary stores, read next by the copy engine or the tensor cores.
 __device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+/// The same where `needed`, without a branch: paths that merge with products in flight would serialise them.
+__device__ __forceinline__ void fence_async_proxy_if(bool needed) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p fence.proxy.async.shared::cta;\n}\n" ::"r"(int(needed)) : "memory");
+}
 __device__ __forceinline__ void named_barrier_sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
