@@ -42,6 +42,12 @@ struct DeviceOps {
   /// int64 [H]: how many of the largest entries of each row of x [H,N] float32 (not negative) sum to `mass`;
   /// at least 1, N where all of them do not reach it.
   at::Tensor (*count_for_mass)(const at::Tensor& x, double mass) = nullptr;
+
+  /// softmax(scale * scores) of scores [H,R,C] float32 over the columns up to first_row + row, summed over its
+  /// block x block cells into mass [H,R/block,C/block] float32 (a view, last dimension contiguous); rows from
+  /// position real_rows on count nothing. False where the kernel does not know the case; mass is untouched.
+  bool (*softmax_block_sums)(const at::Tensor& scores, double scale, int64_t block, int64_t first_row,
+                             int64_t real_rows, const at::Tensor& mass) = nullptr;
 };
 
 /// Of CUDA tensors.

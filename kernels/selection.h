@@ -45,6 +45,18 @@ struct SelectArgs {
   uint8_t* mask;
 };
 Result select_tiles_cuda(const SelectArgs&, void* stream);
+/// mass [heads][rows/block][cols/block]: softmax(scale * scores) over the columns up to the row's own position (first_row +
+/// row), summed over the block x block cells of scores [heads,rows,cols] contiguous; rows at real_rows and after count
+/// nothing. block a power of two from 4 to 128 that divides rows and cols.
+struct BlockSumArgs {
+  const float* scores;
+  int64_t heads, rows, cols, first_row, real_rows;
+  int block;
+  float scale;
+  float* mass;
+  int64_t head_stride, row_stride;  ///< of mass, in elements
+};
+Result softmax_block_sums_cuda(const BlockSumArgs&, void* stream);
 /// counts[r]: how many of the largest entries of row r of x [rows,n] (not negative) sum to `mass` at least; n where all do
 /// not, at least 1.
 Result mass_count_cuda(const float* x, int64_t rows, int64_t n, float mass, int64_t* counts, void* stream);

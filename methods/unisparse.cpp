@@ -87,6 +87,17 @@ class UniSparse final : public MethodOf<UniSparseParams> {
     in_bands(q.device(), q.size(1), heads, k.size(1), per_q, [&](int64_t first, int64_t count) {
       const int64_t rows = count / per_q, cols = std::min(grid.cols(), (first + count) / per_q),
                     keys = cols * per_k;
+      // Products of composite tokens that stand in 16 bits are exact in float32 on the tensor cores of a GPU.
+      const bool narrow = q.is_cuda() && x.q.scalar_type() != at::kFloat && params.c_h == 1;
+      const at::Tensor some_q = q.narrow(1, first, count), some_k = k.narrow(1, 0, keys);
+      at::Tensor logits = narrow ? grouped_dot_16(some_q.to(x.q.scalar_type()), some_k.to(x.q.scalar_type()))
+                                 : grouped_dot(some_q, some_k);
+      if (params.c_q == params.c_k && params.aggregate == "sum") {
+        causal_block_sums(logits, x.scale, per_q, first, real_q,
+                          out.narrow(1, first / per_q, rows).narrow(2, 0, cols));
+        return;
+      }
+      logits.mul_(x.scale);
       at::Tensor i = at::arange(first, first + count, ids).unsqueeze(1),
                  j = at::arange(keys, ids).unsqueeze(0);
       // A composite key is seen by a composite query whose last token is no earlier than its own last token;
@@ -95,7 +106,6 @@ class UniSparse final : public MethodOf<UniSparseParams> {
       at::Tensor sees =
           (((j + 1) * params.c_k).clamp_max(n) <= end) | (j == (end - 1).div(params.c_k, "floor"));
       sees = sees & (i < real_q) & (j * params.c_k < n);
-      at::Tensor logits = grouped_dot(q.narrow(1, first, count), k.narrow(1, 0, keys)).mul_(x.scale);
       const bool raw = params.aggregate == "mean_logit";
       at::Tensor cells = raw ? logits.masked_fill_(sees.logical_not(), 0) : masked_softmax(logits, sees);
       cells = cells.view({heads, rows, per_q, cols, per_k});

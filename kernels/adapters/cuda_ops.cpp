@@ -103,6 +103,21 @@ at::Tensor select_tiles(const at::Tensor& scores, const at::Tensor& candidates, 
   return mask;
 }
 
+bool softmax_block_sums(const at::Tensor& scores, double scale, int64_t block, int64_t first_row, int64_t real_rows,
+                        const at::Tensor& mass) {
+  if (scores.scalar_type() != at::kFloat || !scores.is_contiguous() || mass.stride(2) != 1) return false;
+  const c10::cuda::CUDAGuard guard(scores.device());
+  kernels::BlockSumArgs a{};
+  a.scores = scores.const_data_ptr<float>(), a.scale = float(scale), a.block = int(block);
+  a.heads = scores.size(0), a.rows = scores.size(1), a.cols = scores.size(2);
+  a.first_row = first_row, a.real_rows = real_rows;
+  a.mass = mass.data_ptr<float>(), a.head_stride = mass.stride(0), a.row_stride = mass.stride(1);
+  const kernels::Result r = kernels::softmax_block_sums_cuda(a, stream(scores));
+  if (r.status == kernels::Status::unsupported) return false;
+  adapters::raise_on(r, "cuda");
+  return true;
+}
+
 at::Tensor count_for_mass(const at::Tensor& x, double mass) {
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor rows = x.to(at::kFloat).contiguous(), counts = at::empty({x.size(0)}, x.options().dtype(at::kLong));
@@ -117,7 +132,8 @@ const bool registered = [] {
                 .tile_energy = tile_energy,
                 .stripe_hits = stripe_hits,
                 .select_tiles = select_tiles,
-                .count_for_mass = count_for_mass};
+                .count_for_mass = count_for_mass,
+                .softmax_block_sums = softmax_block_sums};
   return true;
 }();
 

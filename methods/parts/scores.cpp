@@ -142,6 +142,27 @@ at::Tensor blurred_keys(const at::Tensor& keys, const std::string& mode) {
 
 }  // namespace
 
+void causal_block_sums(at::Tensor scores, double scale, int64_t block, int64_t first_row, int64_t real_rows,
+                       at::Tensor into) {
+  if (scores.is_cuda() && cuda_ops().softmax_block_sums &&
+      cuda_ops().softmax_block_sums(scores, scale, block, first_row, real_rows, into))
+    return;
+  const int64_t heads = scores.size(0), rows = scores.size(1), cols = scores.size(2), end = first_row + rows;
+  const auto ids = scores.options().dtype(at::kLong);
+  const at::Tensor row = at::arange(first_row, end, ids).unsqueeze(1);
+  scores.mul_(scale)
+      .narrow(2, first_row, cols - first_row)
+      .masked_fill_(at::arange(first_row, cols, ids).unsqueeze(0) > row,
+                    -kInf);  // before first_row all is seen
+  at::Tensor probs = scores.softmax(-1);
+  if (end > real_rows) probs.mul_(row < real_rows);
+  // over rows first: that runs along the memory
+  into.copy_(probs.view({heads, rows / block, block, cols})
+                 .sum(2)
+                 .view({heads, rows / block, cols / block, block})
+                 .sum(3));
+}
+
 at::Tensor antidiagonal_mass(const at::Tensor& q, const at::Tensor& k, double scale, int64_t block,
                              const AntidiagonalOptions& o) {
   if (block % o.stride != 0) throw Unsupported("the block must be a multiple of the stride");
@@ -165,27 +186,26 @@ at::Tensor antidiagonal_mass(const at::Tensor& q, const at::Tensor& k, double sc
     const int64_t end = first + rows;
     at::Tensor logits = narrow ? grouped_dot_16(fq.narrow(1, first, rows), fk.narrow(1, 0, end))
                                : grouped_dot(fq.narrow(1, first, rows), fk.narrow(1, 0, end));
+    at::Tensor into = mass.narrow(1, first / per_block, rows / per_block).narrow(2, 0, end / per_block);
+    const double divided = scale / double(stride) / o.norm;
+    if (!o.round_every_step && chunk == 0) {
+      causal_block_sums(rounded_to(logits, o.keep), divided, per_block, first, real_groups, into);
+      if (o.keep != at::kFloat) into.copy_(rounded_to(into, o.keep));
+      return;
+    }
     if (o.round_every_step)
       logits = logits.to(o.keep).div_(1 / scale).div_(double(stride)).div_(o.norm).to(at::kFloat);
     else
-      logits = rounded_to(logits, o.keep).mul_(scale / double(stride) / o.norm);
-    const at::Tensor row = at::arange(first, end, ids).unsqueeze(1);
-    logits.narrow(2, first, rows)
-        .masked_fill_(at::arange(first, end, ids).unsqueeze(0) > row, -kInf);  // before `first` all is seen
-    if (chunk > 0)
-      logits.masked_fill_(at::arange(end, ids).unsqueeze(0) < row.div(chunk, "floor") * chunk, -kInf);
-    at::Tensor probs = logits.softmax(-1);
-    if (end > real_groups) probs.mul_(row < real_groups);
-    probs = probs.view({heads, rows / per_block, per_block, end});
-    at::Tensor sums;
-    if (o.round_every_step) {
-      probs = probs.view({heads, rows / per_block, per_block, end / per_block, per_block});
-      sums = rounded_to(rounded_to(rounded_to(probs, o.keep).sum(4), o.keep).sum(2), o.keep);
-    } else {  // over rows first: that runs along the memory
-      sums = probs.sum(2).view({heads, rows / per_block, end / per_block, per_block}).sum(3);
-      sums = rounded_to(sums, o.keep);
-    }
-    mass.narrow(1, first / per_block, rows / per_block).narrow(2, 0, end / per_block).copy_(sums);
+      logits = rounded_to(logits, o.keep).mul_(divided);
+    const at::Tensor row = at::arange(first, end, ids).unsqueeze(1), col = at::arange(end, ids).unsqueeze(0);
+    at::Tensor hidden = col > row;
+    if (chunk > 0) hidden = hidden | (col < row.div(chunk, "floor") * chunk);
+    at::Tensor probs = logits.masked_fill_(hidden, -kInf).softmax(-1).mul_(row < real_groups);
+    probs = probs.view({heads, rows / per_block, per_block, end / per_block, per_block});
+    if (o.round_every_step)
+      into.copy_(rounded_to(rounded_to(rounded_to(probs, o.keep).sum(4), o.keep).sum(2), o.keep));
+    else
+      into.copy_(rounded_to(probs.sum({2, 4}), o.keep));
   });
   return mass;
 }

@@ -59,6 +59,12 @@ struct EnergyOptions {
 at::Tensor tile_energy(const at::Tensor& q, const at::Tensor& means, double scale, const TileGrid&,
                        EnergyOptions);
 
+/// softmax(scale * scores) of the rows from position first_row on over the columns up to their own position,
+/// summed over block x block cells: scores [H,R,C] float32 (overwritten) -> into [H,R/block,C/block]. Rows from
+/// position real_rows on count nothing. R and C are multiples of block.
+void causal_block_sums(at::Tensor scores, double scale, int64_t block, int64_t first_row, int64_t real_rows,
+                       at::Tensor into);
+
 struct AntidiagonalOptions {
   int stride = 16;
   std::string mode = "antidiagonal";  ///< "antidiagonal", "diagonal", "random", "double", "triple"

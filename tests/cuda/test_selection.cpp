@@ -17,7 +17,7 @@ namespace {
 #define NEED_GPU()                                                                        \
   if (const Support s = backends().at("cuda").available(); !s) GTEST_SKIP() << s.why; \
   ASSERT_TRUE(cuda_ops().true_columns && cuda_ops().tile_energy && cuda_ops().stripe_hits && \
-              cuda_ops().select_tiles && cuda_ops().count_for_mass)
+              cuda_ops().select_tiles && cuda_ops().count_for_mass && cuda_ops().softmax_block_sums)
 
 void expect_same_lists(const at::Tensor& ptr, const at::Tensor& idx, const at::Tensor& want_ptr, const at::Tensor& want_idx) {
   const at::Tensor p = ptr.cpu(), i = idx.cpu();
@@ -106,6 +106,27 @@ TEST(CudaSelection, BestTilesByMassAndByCount) {
         EXPECT_TRUE(select_top_k(signs, k, some, first).equal(select_top_k(signs.cuda(), k, some.cuda(), first.defined() ? first.cuda() : first).cpu())) << "k = " << k;
     const at::Tensor counts = at::randint(0, 9, {4, rows, 1}, at::kLong);
     EXPECT_TRUE(select_top_count(signs, counts, causal, forced).equal(select_top_count(signs.cuda(), counts.cuda(), causal.cuda(), forced.cuda()).cpu()));
+  }
+}
+
+TEST(CudaSelection, CausalBlockSums) {
+  NEED_GPU();
+  at::manual_seed(9);
+  struct Case {
+    int64_t heads, rows, cols, block, first, real;
+  };
+  for (const Case& c : {Case{3, 8, 8, 8, 0, 8}, {2, 64, 1024, 8, 960, 1021}, {1, 48, 4096, 16, 4048, 4096}, {2, 32, 512, 4, 0, 29},
+                        {1, 128, 640, 128, 512, 600}, {2, 16, 8192, 8, 4096, 9000}}) {
+    SCOPED_TRACE(str(c.heads, " x ", c.rows, " x ", c.cols, " block ", c.block, " from ", c.first));
+    const at::Tensor scores = at::randn({c.heads, c.rows, c.cols}) * 20;
+    at::Tensor want = at::full({c.heads, c.rows / c.block + 1, c.cols / c.block + 2}, -1.0), got = want.cuda();
+    auto part = [&](at::Tensor& x) { return x.narrow(1, 1, c.rows / c.block).narrow(2, 1, c.cols / c.block); };
+    const at::Tensor on_device = scores.cuda();
+    ASSERT_TRUE(cuda_ops().softmax_block_sums(on_device, 0.125, c.block, c.first, c.real, part(got)));
+    causal_block_sums(scores.clone(), 0.125, c.block, c.first, c.real, part(want));
+    EXPECT_LT((got.cpu() - want).abs().max().item<double>(), 2e-5);  // what lies around stays -1
+    const int64_t counted = std::min(c.rows, std::max<int64_t>(0, c.real - c.first));
+    EXPECT_NEAR(part(want)[0].sum().item<double>(), double(counted), 1e-3);
   }
 }
 
