@@ -2,8 +2,32 @@
 
 #include <ATen/ATen.h>
 
+#include <deque>
+#include <functional>
+
 namespace prefill {
 namespace {
+
+/// What a mask of a grid is made from, and nothing else.
+struct MaskKey {
+  int64_t n, q_tile, k_tile, sink, local, last;
+  bool causal_only;
+  at::Device device;
+  bool operator==(const MaskKey&) const = default;
+};
+
+/// All layers of a prompt ask for the same few masks. On a GPU making one takes some ten launches, which for short
+/// prompts is longer than attention: the last few are kept.
+at::Tensor remembered(const MaskKey& key, const std::function<at::Tensor()>& make) {
+  thread_local std::deque<std::pair<MaskKey, at::Tensor>> kept;
+  for (const auto& [known, mask] : kept)
+    if (known == key) return mask;
+  const at::Tensor mask = make().contiguous();
+  if (mask.numel() > int64_t(1) << 24) return mask;  // 16 MB each at most
+  if (kept.size() == 6) kept.pop_front();
+  kept.emplace_back(key, mask);
+  return mask;
+}
 
 struct RowBounds {
   at::Tensor first, last, col;  ///< int64 [rows,1] key tile of the row's first and last query; [1,cols] ids
@@ -20,19 +44,23 @@ RowBounds bounds(const TileGrid& g, at::Device device) {
 }  // namespace
 
 at::Tensor causal_tiles(const TileGrid& g, at::Device device) {
-  const RowBounds b = bounds(g, device);
-  return b.col <= b.last;
+  return remembered({g.n, g.q_tile, g.k_tile, 0, 0, 0, true, device}, [&] {
+    const RowBounds b = bounds(g, device);
+    return b.col <= b.last;
+  });
 }
 
 at::Tensor forced_tiles(const TileGrid& g, const ForcedTiles& forced, at::Device device) {
-  const RowBounds b = bounds(g, device);
-  at::Tensor keep = (b.col < forced.sink).expand({g.rows(), g.cols()});
-  if (forced.local > 0) keep = keep | (b.col > b.first - forced.local);
-  if (forced.last > 0) {
-    at::Tensor row = at::arange(g.rows(), b.col.options()).unsqueeze(1);
-    keep = keep | (row >= g.rows() - forced.last);
-  }
-  return keep & (b.col <= b.last);
+  return remembered({g.n, g.q_tile, g.k_tile, forced.sink, forced.local, forced.last, false, device}, [&] {
+    const RowBounds b = bounds(g, device);
+    at::Tensor keep = (b.col < forced.sink).expand({g.rows(), g.cols()});
+    if (forced.local > 0) keep = keep | (b.col > b.first - forced.local);
+    if (forced.last > 0) {
+      at::Tensor row = at::arange(g.rows(), b.col.options()).unsqueeze(1);
+      keep = keep | (row >= g.rows() - forced.last);
+    }
+    return keep & (b.col <= b.last);
+  });
 }
 
 AttentionPlan plan_from_mask(const at::Tensor& mask, const TileGrid& g, int q_heads) {

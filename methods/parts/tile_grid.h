@@ -19,7 +19,7 @@ struct TileGrid {
   int64_t cols() const { return (n + k_tile - 1) / k_tile; }
 };
 
-/// Tiles of which some query of the row may see some key: bool [rows, cols].
+/// Tiles of which some query of the row may see some key: bool [rows, cols]. Shared: not to be written to.
 at::Tensor causal_tiles(const TileGrid&, at::Device);
 
 /// What a method keeps whatever its scores say. Counts are tiles (key tiles for sink and local, rows for
@@ -31,7 +31,7 @@ struct ForcedTiles {
   int64_t last = 0;  ///< last rows that keep every causal tile
 };
 
-/// Bool [rows, cols], causality applied. With local >= 1 it holds every tile that the diagonal crosses, which
+/// Bool [rows, cols], causality applied; shared, not to be written to. With local >= 1 it holds every tile that the diagonal crosses, which
 /// is what a plan demands; local = 0 leaves them out, for selectors whose source does not force the diagonal.
 at::Tensor forced_tiles(const TileGrid&, const ForcedTiles&, at::Device);
 
