@@ -98,6 +98,21 @@ AttentionPlan footprint(const AttentionPlan& plan) {
   return f;
 }
 
+AttentionPlan on_cpu(AttentionPlan p) {
+  for (at::Tensor* t : {&p.tiles.tile_ptr, &p.tiles.tile_idx, &p.tiles.col_ptr, &p.tiles.col_idx})
+    if (t->defined()) *t = t->cpu();
+  if (p.complement) {
+    p.complement->k_mean = p.complement->k_mean.cpu();
+    p.complement->v_mean = p.complement->v_mean.cpu();
+  }
+  if (p.resume) {
+    for (at::Tensor* t : {&p.resume->row_max, &p.resume->row_sum, &p.resume->acc}) *t = t->cpu();
+    if (p.resume->covered)
+      p.resume->covered = std::make_shared<const AttentionPlan>(on_cpu(*p.resume->covered));
+  }
+  return p;
+}
+
 at::Tensor tile_mask(const TileSet& t, int64_t pattern, int64_t n) {
   const int64_t rows = ceil_div(n, t.q_tile), cols = ceil_div(n, t.k_tile);
   at::Tensor mask = at::zeros({rows, cols}, at::kBool);

@@ -87,6 +87,9 @@ std::vector<double> density(const AttentionPlan&, int64_t seq_len);
 /// The same plan without index tensors and softmax state: enough for density(), small enough to keep.
 AttentionPlan footprint(const AttentionPlan&);
 
+/// The plan with all of its tensors on the CPU.
+AttentionPlan on_cpu(AttentionPlan);
+
 /// Pattern p of a tile set as a boolean tile mask [rows, ceil(n/k_tile)] on the CPU (columns left out).
 at::Tensor tile_mask(const TileSet&, int64_t pattern, int64_t seq_len);
 

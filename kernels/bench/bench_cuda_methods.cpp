@@ -1,5 +1,6 @@
 // Whole operators on a GPU: every method's plan and attention on one layer of synthetic Q, K, V, by length, beside dense
-// attention by the own kernel and by LibTorch. One JSON line per (method, length); times in ms.
+// attention by the own kernel and by LibTorch. One JSON line per (method, length); times in ms. Before a method is timed its
+// plan for a short prompt is computed here and by cpu-ref; one that differs is not timed.
 //   bench_cuda_methods [SHORTEST LONGEST [LABEL]]     tokens, default 4096 131072; LABEL: to run alone, beside dense
 #include <ATen/ATen.h>
 
@@ -8,6 +9,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <iostream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/engine.h"
@@ -79,6 +81,19 @@ double median(std::vector<double> x) {
   return x[x.size() / 2];
 }
 
+/// Normalised mean squared difference of the operator's result from cpu-ref's for the same plan, 1,000 tokens.
+double difference(const Entry& e) {
+  const Qkv a = synthetic(1000), host{a.q.cpu(), a.k.cpu(), a.v.cpu(), a.scale};
+  const auto backend = backends().at(e.backend).make(), reference = backends().at("cpu-ref").make();
+  const auto method = make_method(e.method, e.params, {{"synthetic", 1, kQueryHeads, kKeyHeads, kDim, 500000.}});
+  const auto clock = backend->make_clock();
+  const auto state = method->begin_prompt(a.seq_len());
+  const AttentionPlan plan = method->plan({a, 0, a.seq_len(), *backend, *clock}, *state);
+  const at::Tensor got = backend->attend(a, plan).out.cpu().to(at::kDouble);
+  const at::Tensor want = reference->attend(host, on_cpu(plan)).out.to(at::kDouble);
+  return ((got - want).square().sum() / want.square().sum()).item<double>();
+}
+
 json measure(const Entry& e, const Qkv& a) {
   const auto backend = backends().at(e.backend).make();
   const auto method = make_method(e.method, e.params, {{"synthetic", 1, kQueryHeads, kKeyHeads, kDim, 500000.}});
@@ -125,12 +140,25 @@ int main(int argc, char** argv) {
   }
   const int64_t shortest = argc > 2 ? std::atoll(argv[1]) : 4096, longest = argc > 2 ? std::atoll(argv[2]) : 131072;
   const std::string only = argc > 3 ? argv[3] : "";
+  std::map<std::string, double> differences;
+  for (const Entry& e : entries())
+    if (only.empty() || e.label == only || e.method == "dense") try {
+        differences[e.label] = difference(e);
+      } catch (const std::exception& error) {
+        std::cerr << e.label << ": " << error.what() << "\n";
+      }
   for (int64_t n = shortest; n > 0 && n <= longest; n *= 2) {
     const Qkv a = synthetic(n);
     for (const Entry& e : entries()) {
       if (n > e.longest || (!only.empty() && e.label != only && e.method != "dense")) continue;
       try {
-        std::cout << measure(e, a).dump() << std::endl;
+        const auto found = differences.find(e.label);
+        if (found == differences.end() || !(found->second < 3e-5))
+          throw std::runtime_error(found == differences.end() ? "could not be verified"
+                                                              : str("differs from cpu-ref: ", found->second));
+        json line = measure(e, a);
+        line["nmse"] = found->second;
+        std::cout << line.dump() << std::endl;
       } catch (const std::exception& error) {
         const std::string why = error.what();
         std::cout << json{{"label", e.label}, {"n", n}, {"error", why.substr(0, 300)}}.dump() << std::endl;

@@ -11,20 +11,6 @@
 namespace prefill {
 namespace {
 
-AttentionPlan on_cpu(AttentionPlan p) {
-  for (at::Tensor* t : {&p.tiles.tile_ptr, &p.tiles.tile_idx, &p.tiles.col_ptr, &p.tiles.col_idx})
-    if (t->defined()) *t = t->cpu();
-  if (p.complement) {
-    p.complement->k_mean = p.complement->k_mean.cpu();
-    p.complement->v_mean = p.complement->v_mean.cpu();
-  }
-  if (p.resume) {
-    for (at::Tensor* t : {&p.resume->row_max, &p.resume->row_sum, &p.resume->acc}) *t = t->cpu();
-    if (p.resume->covered) p.resume->covered = std::make_shared<const AttentionPlan>(on_cpu(*p.resume->covered));
-  }
-  return p;
-}
-
 /// Queries that look for a few topics, keys that carry them, a sink: attention with something to select.
 Qkv topical(int64_t n, int q_heads, int kv_heads, int dim) {
   at::manual_seed(3);
