@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <optional>
 #include <tuple>
 
@@ -164,6 +165,12 @@ Varying varying_params(const std::vector<PanelPoint*>& members) {
   return out;
 }
 
+/// What a short label shows of a value: of a file its name alone.
+std::string shown(const std::string& value) {
+  const std::filesystem::path path(value);
+  return value.find('/') != std::string::npos || path.extension() == ".json" ? path.stem().string() : value;
+}
+
 /// Names lines and knobs: within a method, the numeric parameter with most distinct values is the knob, and
 /// points that agree in all the others (or whose numbers all grow together) form a line.
 void name_series(std::vector<PanelPoint>& points) {
@@ -184,7 +191,7 @@ void name_series(std::vector<PanelPoint>& points) {
       for (const std::string& name : varying.names) {
         const std::string text = value_text(p->params.value(name, json("-")));
         if (name != knob && !varying.together) p->series += str("|", name, "=", text);
-        p->short_label += (p->short_label.empty() ? "" : "/") + text;
+        if (!text.empty()) p->short_label += (p->short_label.empty() ? "" : "/") + shown(text);
         p->knob += (p->knob.empty() ? "" : "/") + name;
       }
       if (!knob.empty()) p->knob_value = p->params[knob].get<double>();

@@ -45,7 +45,9 @@ def draw_points(ax, panel, slice_, axis, looks):
     for members in series.values():
         if len(members) > 1:
             members.sort()
-            ax.plot([m[1] for m in members], [m[2] for m in members], color=looks[members[0][3]][0], linewidth=0.9, alpha=0.7, zorder=2)
+            bound = members[0][3] in style.BOUNDS and axis == "density"  # against time they bound nothing
+            ax.plot([m[1] for m in members], [m[2] for m in members], color=looks[members[0][3]][0], linewidth=3 if bound else 0.9,
+                    alpha=0.5 if bound else 0.7, linestyle=":" if bound else "-", zorder=2)
     out = []
     for point, stats in rows:
         colour, marker = looks[point["method"]]
@@ -57,7 +59,8 @@ def draw_points(ax, panel, slice_, axis, looks):
         else:
             ax.plot(x["value"], y["value"], marker=marker, markersize=size, fillstyle=FILL[stats["frontier"][axis]], color=colour,
                     markerfacecoloralt="white", markeredgewidth=1.1, zorder=5 if point["baseline"] else 4)
-        out.append((x["value"], y["value"], "dense" if point["baseline"] else point["short_label"], colour))
+        if point["method"] not in style.BOUNDS or axis != "density":  # there the label would repeat x
+            out.append((x["value"], y["value"], "dense" if point["baseline"] else point["short_label"], colour))
     return out
 
 
