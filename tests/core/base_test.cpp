@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -44,7 +45,7 @@ TEST(Text, NumbersReadBackAsTheSameDouble) {
 }
 
 TEST(Text, AtomicWriteReplacesWholeOrNotAtAll) {
-  const auto folder = std::filesystem::temp_directory_path() / "prefillbench_atomic";
+  const auto folder = std::filesystem::temp_directory_path() / str("prefillbench_atomic_", getpid());
   std::filesystem::create_directories(folder);
   const std::string file = (folder / "f").string();
   write_file_atomically(file, "one");

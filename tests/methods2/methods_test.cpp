@@ -2,12 +2,14 @@
 // them.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 
 #include "core/base/error.h"
+#include "core/base/text.h"
 #include "tests/methods2/harness.h"
 
 namespace prefill {
@@ -117,7 +119,7 @@ TEST(SpargeMethod, BlocksThatAreNotUniformAreComputedWhole) {
 TEST(SaleMethod, TauZeroIsDenseAndATableSetsItPerHead) {
   const Qkv x = synthetic_qkv(29, 2, 1, 900, 64);
   EXPECT_NEAR(density(plan_of("sale", {{"tau", 0}, {"dense_below", 0}}, x), 900)[0], 1, 1e-9);
-  const auto file = std::filesystem::temp_directory_path() / "prefillbench-sale-table.json";
+  const auto file = std::filesystem::temp_directory_path() / str("prefillbench_sale_", getpid(), ".json");
   std::ofstream(file) << R"({"method": "sale", "layers": 1, "q_heads": 2, "thresholds": [[0, 1]]})";
   const auto d = density(plan_of("sale", {{"thresholds", file.string()}, {"dense_below", 0}}, x), 900);
   EXPECT_NEAR(d[0], 1, 1e-9);
@@ -154,7 +156,7 @@ TEST(TriangleMixMethod, LayersCanBeNamed) {
 class ThresholdTable : public ::testing::Test {
  protected:
   void write(const std::string& name, const std::string& text) {
-    path_ = (std::filesystem::temp_directory_path() / ("prefillbench-" + name)).string();
+    path_ = (std::filesystem::temp_directory_path() / str("prefillbench_", getpid(), "_", name)).string();
     std::ofstream(path_) << text;
   }
   void TearDown() override { std::filesystem::remove(path_); }
