@@ -8,6 +8,8 @@ add_test(NAME app/round_trip COMMAND ${Python3_EXECUTABLE} ${dir}/round_trip.py 
 set_tests_properties(app/round_trip PROPERTIES LABELS app TIMEOUT 600)
 add_test(NAME app/families COMMAND ${Python3_EXECUTABLE} ${dir}/families.py $<TARGET_FILE:prefillbench>)
 set_tests_properties(app/families PROPERTIES LABELS app TIMEOUT 600)
+add_test(NAME app/ablations COMMAND ${Python3_EXECUTABLE} ${dir}/ablations.py $<TARGET_FILE:prefillbench>)
+set_tests_properties(app/ablations PROPERTIES LABELS app TIMEOUT 1500 SKIP_RETURN_CODE 77)
 if(NOT PREFILL_CUDA)  # with CUDA the folder has gigabytes
   add_test(NAME app/installed COMMAND ${Python3_EXECUTABLE} ${dir}/installed.py ${CMAKE_COMMAND} ${CMAKE_BINARY_DIR})
   set_tests_properties(app/installed PROPERTIES LABELS app TIMEOUT 300)

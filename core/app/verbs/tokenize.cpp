@@ -1,12 +1,19 @@
 // `tokenize` and `detokenize`: text to ids and back, exactly as the reference tokenizer of the model does it.
+#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "core/app/verb.h"
+#include "core/run/experiment.h"
 #include "core/text/tokenizer.h"
 
 namespace prefill {
 namespace {
+
+/// A folder as it is, since a tokenizer needs no weights beside it; else the folder of a known model.
+std::string tokenizer_folder(const std::string& model) {
+  return std::filesystem::is_directory(model) ? model : resolve_model(model, ".");
+}
 
 std::function<int()> setup_tokenize(CLI::App& app) {
   struct Options {
@@ -14,7 +21,8 @@ std::function<int()> setup_tokenize(CLI::App& app) {
     bool json = false, no_special = false;
   };
   auto options = std::make_shared<Options>();
-  app.add_option("--model", options->model, "Hugging Face folder with tokenizer.json or tokenizer.model")
+  app.add_option("--model", options->model,
+                 "Hugging Face folder with tokenizer.json or tokenizer.model, or the name of a fetched model")
       ->required()
       ->type_name("DIR");
   auto* file = app.add_option("--file", options->file, "text file, taken byte for byte")->type_name("FILE");
@@ -25,7 +33,7 @@ std::function<int()> setup_tokenize(CLI::App& app) {
   return [=] {
     if (file->empty() && text->empty()) throw InputError("tokenize: should have --file FILE or a TEXT");
     const std::string input = file->empty() ? options->text : read_file(options->file);
-    const auto tokenizer = load_tokenizer(options->model);
+    const auto tokenizer = load_tokenizer(tokenizer_folder(options->model));
     std::vector<int32_t> ids;
     try {
       ids = tokenizer->encode(input, !options->no_special);
@@ -73,7 +81,8 @@ std::function<int()> setup_detokenize(CLI::App& app) {
     bool keep_special = false;
   };
   auto options = std::make_shared<Options>();
-  app.add_option("--model", options->model, "Hugging Face folder with tokenizer.json or tokenizer.model")
+  app.add_option("--model", options->model,
+                 "Hugging Face folder with tokenizer.json or tokenizer.model, or the name of a fetched model")
       ->required()
       ->type_name("DIR");
   auto* file = app.add_option("--ids", options->file, "JSON file: a list of ids, or {\"ids\": [...]}")
@@ -84,7 +93,7 @@ std::function<int()> setup_detokenize(CLI::App& app) {
   return [=] {
     if (file->empty() && ids->empty()) throw InputError("detokenize: should have --ids FILE or IDS");
     const std::vector<int32_t> list = file->empty() ? options->ids : read_ids(options->file);
-    const auto tokenizer = load_tokenizer(options->model);
+    const auto tokenizer = load_tokenizer(tokenizer_folder(options->model));
     for (int32_t id : list)
       if (id < 0 || id >= tokenizer->vocab_size())
         throw InputError(str("id ", id, " is not in the vocabulary of ", options->model, " (0 to ",
