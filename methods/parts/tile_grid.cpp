@@ -16,8 +16,8 @@ struct MaskKey {
   bool operator==(const MaskKey&) const = default;
 };
 
-/// All layers of a prompt ask for the same few masks. On a GPU making one takes some ten launches, which for short
-/// prompts is longer than attention: the last few are kept.
+/// All layers of a prompt ask for the same few masks. On a GPU making one takes some ten launches, which for
+/// short prompts is longer than attention: the last few are kept.
 at::Tensor remembered(const MaskKey& key, const std::function<at::Tensor()>& make) {
   thread_local std::deque<std::pair<MaskKey, at::Tensor>> kept;
   for (const auto& [known, mask] : kept)

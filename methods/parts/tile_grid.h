@@ -31,8 +31,9 @@ struct ForcedTiles {
   int64_t last = 0;  ///< last rows that keep every causal tile
 };
 
-/// Bool [rows, cols], causality applied; shared, not to be written to. With local >= 1 it holds every tile that the diagonal crosses, which
-/// is what a plan demands; local = 0 leaves them out, for selectors whose source does not force the diagonal.
+/// Bool [rows, cols], causality applied; shared, not to be written to. With local >= 1 it holds every tile
+/// that the diagonal crosses, which is what a plan demands; local = 0 leaves them out, for selectors whose
+/// source does not force the diagonal.
 at::Tensor forced_tiles(const TileGrid&, const ForcedTiles&, at::Device);
 
 /// A plan that computes mask [patterns, rows, cols] (bool): causality and the diagonal are applied here, and

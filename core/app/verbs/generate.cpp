@@ -4,6 +4,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "core/app/tokenizer_folder.h"
 #include "core/app/verb.h"
 #include "core/base/error.h"
 #include "core/base/text.h"
@@ -57,8 +58,7 @@ int generate(const GenerateOptions& o) {
   if (!params.invalid.empty()) throw InputError(str(o.task, ": ", params.invalid));
 
   // a folder with nothing but a tokenizer will do
-  const auto tokenizer =
-      load_tokenizer(std::filesystem::is_directory(o.model) ? o.model : resolve_model(o.model, "."));
+  const auto tokenizer = load_tokenizer(tokenizer_folder(o.model));
   TaskRequest request;
   request.tokens = o.tokens;
   request.count = o.count;

@@ -1,19 +1,13 @@
 // `tokenize` and `detokenize`: text to ids and back, exactly as the reference tokenizer of the model does it.
-#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "core/app/tokenizer_folder.h"
 #include "core/app/verb.h"
-#include "core/run/experiment.h"
 #include "core/text/tokenizer.h"
 
 namespace prefill {
 namespace {
-
-/// A folder as it is, since a tokenizer needs no weights beside it; else the folder of a known model.
-std::string tokenizer_folder(const std::string& model) {
-  return std::filesystem::is_directory(model) ? model : resolve_model(model, ".");
-}
 
 std::function<int()> setup_tokenize(CLI::App& app) {
   struct Options {
