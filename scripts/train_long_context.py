@@ -9,18 +9,23 @@ length are used in their order, each once. Trained are a LoRA on every linear la
 raised before the first step. ADAPTER becomes a folder in PEFT's form (adapter_config.json, adapter_model.safetensors),
 which fetch_model.py --adapter merges. --from goes on from such a folder. log.jsonl beside it has a line per step.
 
+Several GPUs of one host: `python -m torch.distributed.run --standalone --nproc-per-node 2 scripts/train_long_context.py
+...`; BATCH is then the sequences of one GPU, and a step is as with all of them in one batch.
+
 Needs Python packages that the set-up does not bring: torch as it comes from PyPI (with CUDA for anything but a try),
 safetensors, numpy. At 131,072 tokens it takes about 40 GB of GPU memory.
 """
 import argparse
 import json
 import math
+import os
 import pathlib
 import sys
 import time
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -37,6 +42,36 @@ TOKENS_AT_ONCE = 32768  # short sequences of a batch go through together up to t
 
 def die(message):
     sys.exit(f"train_long_context: {message}")
+
+
+class Ranks:
+    """The processes that train together, one per GPU; alone without torch.distributed.run."""
+
+    def __init__(self, cpu):
+        self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        self.device = "cpu" if cpu else torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if not cpu:
+            torch.cuda.set_device(self.device)
+        if self.size > 1:
+            dist.init_process_group("gloo" if cpu else "nccl")
+
+    def sums(self, *numbers):
+        """Each number summed over the ranks."""
+        t = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        if self.size > 1:
+            dist.all_reduce(t)
+        return t.tolist()
+
+    def sum_gradients(self, parameters):
+        if self.size == 1:
+            return
+        for p in parameters:
+            if p.grad is None:  # this rank's sequences had nothing to learn
+                p.grad = torch.zeros_like(p)
+        flat = torch.cat([p.grad.flatten() for p in parameters])
+        dist.all_reduce(flat)
+        for p, part in zip(parameters, flat.split([p.numel() for p in parameters])):
+            p.grad.copy_(part.view_as(p))
 
 
 class Model:
@@ -139,8 +174,8 @@ class Model:
 class Data:
     """The sequences of DATA/LENGTH.npz, handed out in order."""
 
-    def __init__(self, folder, stages):
-        self.files, self.at = {}, {}
+    def __init__(self, folder, stages, ranks):
+        self.files, self.at, self.ranks = {}, {}, ranks
         for length in {s[0] for s in stages}:
             path = folder / f"{length}.npz"
             try:
@@ -148,24 +183,25 @@ class Data:
                     self.files[length] = {name: z[name] for name in ("ids", "kinds", "tasks")}
             except (OSError, KeyError, ValueError) as e:
                 die(f"{path}: {e}; scripts/long_context_data.py makes it")
-            need, have = sum(b * n for l, b, n in stages if l == length), len(self.files[length]["ids"])
+            need = ranks.size * sum(b * n for l, b, n in stages if l == length)
+            have = len(self.files[length]["ids"])
             if need > have:
                 die(f"{path} holds {have} sequences, the stages need {need}")
             self.at[length] = 0
 
-    def batch(self, length, size, device):
-        """ids and kinds [size, length], names of the tasks."""
-        f, at = self.files[length], self.at[length]
-        self.at[length] += size
+    def batch(self, length, size):
+        """This rank's ids and kinds [size, length], names of the tasks."""
+        f, at, device = self.files[length], self.at[length] + self.ranks.rank * size, self.ranks.device
+        self.at[length] += self.ranks.size * size
         ids = torch.from_numpy(f["ids"][at:at + size].astype(np.int64))
         return ids.to(device), torch.from_numpy(f["kinds"][at:at + size]).to(device), list(f["tasks"][at:at + size])
 
 
-def step_losses(model, ids, kinds, text_weight):
-    """Backward pass of one batch. Returns the mean NLL of answers, that of text, answers that are right as a whole,
-    and answers."""
+def step_losses(model, ids, kinds, text_weight, ranks):
+    """Backward pass of one batch. Returns, over all ranks, the mean NLL of answers, that of text, answers that are right
+    as a whole, and answers."""
     wanted = F.pad(kinds[:, 1:], (0, 1))  # what position i has to predict
-    total = {kind: int((wanted == kind).sum()) for kind in (ANSWER, TEXT)}
+    total = dict(zip((ANSWER, TEXT), ranks.sums(*(int((wanted == kind).sum()) for kind in (ANSWER, TEXT)))))
     sums, right, answers = {ANSWER: 0.0, TEXT: 0.0}, 0, 0
     together = max(1, TOKENS_AT_ONCE // ids.shape[1])
     for i, w in zip(ids.split(together), wanted.split(together)):
@@ -186,7 +222,8 @@ def step_losses(model, ids, kinds, text_weight):
             wrong = torch.zeros(int(run[of_answers].max()) + 1, device=ids.device)
             wrong.index_add_(0, run[of_answers], (~best[of_answers]).float())
             right, answers = right + int((wrong == 0).sum()), answers + len(wrong)
-    return (*(sums[k] / total[k] if total[k] else None for k in (ANSWER, TEXT)), right, answers)
+    *sums, right, answers = ranks.sums(sums[ANSWER], sums[TEXT], right, answers)
+    return (*(nll / total[k] if total[k] else None for nll, k in zip(sums, (ANSWER, TEXT))), int(right), int(answers))
 
 
 def export(model, settings, folder):
@@ -250,11 +287,12 @@ def main():
     began = time.monotonic()
     if not args.cpu and not torch.cuda.is_available():
         die("no CUDA device; --cpu tries a few steps at small lengths")
+    ranks = Ranks(args.cpu)
+    first = ranks.rank == 0
     torch.manual_seed(args.seed)
     settings, tensors = adapter_settings(args)
-    device, dtype = ("cpu", torch.float32) if args.cpu else ("cuda", torch.bfloat16)
-    data = Data(args.data, args.stages)
-    model = Model(args.model, settings, device, dtype)
+    data = Data(args.data, args.stages, ranks)
+    model = Model(args.model, settings, ranks.device, torch.float32 if args.cpu else torch.bfloat16)
     if tensors:
         model.load(tensors)
     groups = [{"params": [p for p in model.trained.values() if (p.ndim > 1) == lora], "top": args.lr * share}
@@ -262,21 +300,26 @@ def main():
     optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.95), weight_decay=0.0)
     fast = [SDPBackend.MATH] if args.cpu else [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION]
 
+    trained = list(model.trained.values())
     plan = [(length, batch) for length, batch, steps in args.stages for _ in range(steps)]
     args.out.mkdir(parents=True, exist_ok=True)
-    with open(args.out / "log.jsonl", "w", encoding="utf-8") as log, sdpa_kernel(fast, set_priority=True):
+    log_file = args.out / "log.jsonl" if first else os.devnull
+    with open(log_file, "w", encoding="utf-8") as log, sdpa_kernel(fast, set_priority=True):
         for step, (length, batch) in enumerate(plan):
             clock = (time.monotonic() - began) / (60 * args.minutes) if args.minutes else 0.0
+            clock = ranks.sums(clock)[0] / ranks.size  # all have to end at the same step
             if clock >= 1:
-                print(f"the {args.minutes:g} minutes are over after {step} of {len(plan)} steps", flush=True)
+                if first:
+                    print(f"the {args.minutes:g} minutes are over after {step} of {len(plan)} steps", flush=True)
                 break
             done = max(step / len(plan), clock)
             factor = min(1.0, (step + 1) / args.warm_up) * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * done)))
             for group in optimizer.param_groups:
                 group["lr"] = group["top"] * factor
-            ids, kinds, tasks = data.batch(length, batch, device)
-            answer, text, right, answers = step_losses(model, ids, kinds, args.text_weight)
-            norm = float(torch.nn.utils.clip_grad_norm_(model.trained.values(), 1.0))
+            ids, kinds, tasks = data.batch(length, batch)
+            answer, text, right, answers = step_losses(model, ids, kinds, args.text_weight, ranks)
+            ranks.sum_gradients(trained)
+            norm = float(torch.nn.utils.clip_grad_norm_(trained, 1.0))
             if not math.isfinite(norm):
                 die(f"step {step + 1}: the gradient is not finite")
             optimizer.step()
@@ -286,15 +329,20 @@ def main():
                     "seconds": time.monotonic() - began}
             log.write(json.dumps(line) + "\n")
             log.flush()
+            if not first:
+                continue
             shown = " ".join(f"{name} {v:.3f}" for name, v in (("answer", answer), ("text", text)) if v is not None)
             print(f"step {step + 1}/{len(plan)} {length}x{batch} {'+'.join(sorted(set(tasks)))}: {shown}, "
                   f"{right}/{answers} right, gradient {norm:.2f}, {line['seconds']:.0f} s", flush=True)
             if (step + 1) % args.save_every == 0:
                 export(model, settings, args.out)
-    export(model, settings, args.out)
-    if not args.cpu:
-        print(f"most GPU memory in use: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
-    print(args.out)
+    if first:
+        export(model, settings, args.out)
+        if not args.cpu:
+            print(f"most GPU memory in use: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+        print(args.out)
+    if ranks.size > 1:
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
