@@ -17,6 +17,8 @@ class AttentionHook {
   virtual ~AttentionHook() = default;
   /// [Hq,N,D] out of q, k, v of this layer (see Qkv).
   virtual at::Tensor prefill(int layer, const Qkv&) = 0;
+  /// What another rank of the model makes its own hook from; null: this hook can not be made there.
+  virtual nlohmann::json describe() const { return nullptr; }
 };
 
 /// Owns the method's per-prompt state, so the state can not outlive the prompt.
@@ -24,6 +26,9 @@ class AttentionEngine final : public AttentionHook {
  public:
   AttentionEngine(const Method&, const KernelBackend&, StageClock&, int64_t seq_len);
   at::Tensor prefill(int layer, const Qkv&) override;
+  nlohmann::json describe() const override {
+    return {{"method", method_.spec}, {"check_plans", check_plans}};
+  }
 
   bool check_plans = false;               ///< run check() on every plan (tests, --check-plans)
   std::vector<AttentionPlan> footprints;  ///< [layers], for density after the clock has stopped

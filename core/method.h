@@ -21,8 +21,23 @@ struct ModelShape {
   double rope_theta = 0;  ///< base of the rotary embedding; 0: none or unknown (Prism reads it)
 };
 
+/// The query heads of a model that one process computes, whole key/value groups of them: all, or a rank's
+/// share (docs/kernels.md, "Two GPUs").
+struct HeadRange {
+  int first = 0, count = 0;
+};
+
 struct MethodEnv {
-  ModelShape model;
+  ModelShape model;      ///< the whole model, for which artefacts are made
+  HeadRange heads = {};  ///< query head h of every Qkv is head heads.first + h of the model; count 0: all
+
+  /// Those entries of a row with one entry per query head of the model that belong to this process's heads.
+  template <class T>
+  std::vector<T> own(const std::vector<T>& row) const {
+    if (heads.count == 0) return row;
+    const auto from = row.begin() + heads.first;
+    return std::vector<T>(from, from + heads.count);
+  }
 };
 
 struct LayerContext {
@@ -44,6 +59,9 @@ class Method {
   virtual void observe(const LayerContext&, const AttendResult&, State&) const = 0;
   /// Facts of the prompt worth a column in the results ("shared_heads", ...); may be empty.
   virtual nlohmann::json report(const State&) const { return nlohmann::json::object(); }
+
+  /// {"name", "params"}: what another rank makes the same method from (make_method). The registry sets it.
+  nlohmann::json spec;
 };
 
 /// What a method file derives from: typed params, typed per-prompt state, no casts in sight.
@@ -115,8 +133,10 @@ struct RegisterMethod {
       auto p = std::make_shared<P>(read_params<P>(layers, name, yaml, base, d));
       return ParamsHandle{to_canonical(*p), p->invalid(), p};
     };
-    info.make = [](const ParamsHandle& h, const MethodEnv& env) -> std::unique_ptr<Method> {
-      return std::make_unique<M>(*std::static_pointer_cast<P>(h.value), env);
+    info.make = [name = info.name](const ParamsHandle& h, const MethodEnv& env) -> std::unique_ptr<Method> {
+      auto made = std::make_unique<M>(*std::static_pointer_cast<P>(h.value), env);
+      made->spec = {{"name", name}, {"params", h.canonical}};
+      return made;
     };
     methods().add(std::move(info));
   }

@@ -54,6 +54,7 @@ class MInference final : public MethodOf<MInferenceParams> {
                        std::vector<HeadPattern>(size_t(env.model.q_heads), fallback));
     else
       patterns_ = read_head_patterns(params.pattern_file.text, env.model, fallback);
+    for (auto& layer : patterns_) layer = env.own(layer);
   }
 
   AttentionPlan plan_layer(const LayerContext& c, State&) const override {

@@ -52,7 +52,7 @@ class Random final : public MethodOf<RandomParams> {
     const int heads = c.qkv.q_heads();
     std::vector<HostPattern> patterns(static_cast<size_t>(heads));
     at::parallel_for(0, heads, 1, [&](int64_t from, int64_t to) {
-      for (int64_t h = from; h < to; ++h) patterns[size_t(h)] = draw(c.layer, h, c.seq_len);
+      for (int64_t h = from; h < to; ++h) patterns[size_t(h)] = draw(c.layer, env.heads.first + h, c.seq_len);
     });
     AttentionPlan plan = AttentionPlan::uniform(heads, {Route::tiles, 0});
     for (int h = 0; h < heads; ++h) plan.heads[size_t(h)].index = h;

@@ -49,6 +49,8 @@ class Sale final : public MethodOf<SaleParams> {
       table_ = read_head_table(
           params.thresholds.text, "", "sale", env.model,
           {{"bits", params.bits}, {"scales", params.scales}, {"sink", params.sink}, {"local", params.local}});
+    if (table_)
+      for (auto& layer : table_->rows) layer = env.own(layer);
   }
 
   AttentionPlan plan_layer(const LayerContext& c, State&) const override {

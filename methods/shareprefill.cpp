@@ -74,7 +74,9 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
       : MethodOf(std::move(p), std::move(e)),
         clusters_(params.lookup.text.empty() || !params.sharing
                       ? no_clusters(env.model)
-                      : read_head_clusters(params.lookup.text, env.model, params.clusters == "all")) {}
+                      : read_head_clusters(params.lookup.text, env.model, params.clusters == "all")) {
+    for (auto& layer : clusters_.cluster_of) layer = env.own(layer);
+  }
 
   AttentionPlan plan_layer(const LayerContext& c, SharePrefillState& s) const override {
     const StripeRules rules = rules_for(c.seq_len);

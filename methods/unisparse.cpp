@@ -73,6 +73,8 @@ class UniSparse final : public MethodOf<UniSparseParams> {
                             " query heads and divide or be a "
                             "multiple of the ",
                             group, " that share a key head"));
+    if (env.heads.first % params.c_h)
+      throw Unsupported(str("unisparse: c_h ", params.c_h, " would average heads of two ranks"));
     const int64_t heads = x.q_heads() / params.c_h, per_q = params.block / params.c_q,
                   per_k = params.block / params.c_k;
     // Composite tokens are kept in the model's dtype.

@@ -67,6 +67,8 @@ class XAttention final : public MethodOf<XAttentionParams> {
     if (!params.thresholds.text.empty())
       table_ = read_head_table(params.thresholds.text, std::to_string(params.stride), "xattention", env.model,
                                {{"stride", params.stride}, {"block", params.block}});
+    if (table_)
+      for (auto& layer : table_->rows) layer = env.own(layer);
   }
 
   AttentionPlan plan_layer(const LayerContext& c, State&) const override {

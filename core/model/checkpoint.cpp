@@ -73,6 +73,12 @@ Checkpoint Checkpoint::open(const std::string& folder) {
   return c;
 }
 
+Checkpoint Checkpoint::random(int64_t seed) {
+  Checkpoint c;
+  c.seed_ = seed;
+  return c;
+}
+
 const SafetensorsFile& Checkpoint::file(const std::string& name) const {
   const auto it = where_.find(name);
   if (it == where_.end())
@@ -86,6 +92,7 @@ const SafetensorsFile::Entry& Checkpoint::entry(const std::string& name) const {
 const std::string& Checkpoint::file_of(const std::string& name) const { return file(name).path(); }
 
 void Checkpoint::require(const std::string& name, const std::vector<int64_t>& shape) const {
+  if (is_random()) return;
   if (!has(name))
     throw InputError(str(folder_, ": tensor '", name, "' is missing; expected shape ", shape_text(shape),
                          did_you_mean(name, names())));

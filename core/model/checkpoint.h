@@ -16,6 +16,10 @@ class Checkpoint {
   /// Maps all shards. Throws InputError: no weights (saying what was found instead), a shard of the index
   /// that is missing, an index that names a tensor its shard does not hold, a tensor in two shards.
   static Checkpoint open(const std::string& folder);
+  /// No files: weights drawn at random (ModelConfig::random_seed).
+  static Checkpoint random(int64_t seed);
+  bool is_random() const { return seed_ >= 0; }
+  int64_t seed() const { return seed_; }
 
   bool has(const std::string& name) const { return where_.count(name) != 0; }
   const SafetensorsFile::Entry& entry(const std::string& name) const;
@@ -32,6 +36,7 @@ class Checkpoint {
  private:
   const SafetensorsFile& file(const std::string& name) const;
   std::string folder_;
+  int64_t seed_ = -1;
   std::vector<SafetensorsFile> files_;
   std::unordered_map<std::string, size_t> where_;  ///< tensor name -> index into files_
 };

@@ -186,6 +186,16 @@ int64_t read_sliding_window(const Keys& c, const ModelConfig& m) {
   return c.number("max_window_layers", 28) < double(m.layers) ? window : 0;
 }
 
+int64_t read_random_seed(const Keys& c, const std::string& file) {
+  if (!c.has("prefillbench")) return -1;
+  if (!c.raw("prefillbench").is_object()) c.fail("'prefillbench' is not an object");
+  const Keys own(c.raw("prefillbench"), str(file, ": prefillbench"));
+  if (own.text("weights", "") != "random") own.fail("'weights' must be \"random\"");
+  const double seed = own.number("seed", 1);
+  if (!(seed >= 0 && seed < 1e15)) own.fail("'seed' must be 0 or more");
+  return int64_t(seed);
+}
+
 }  // namespace
 
 int64_t ModelConfig::context_length() const {
@@ -237,6 +247,7 @@ ModelConfig read_model_config(const std::string& folder) {
   m.qk_norm = m.family == "qwen3";
   m.rope = read_rope(c, m.file, m.max_positions);
   m.sliding_window = read_sliding_window(c, m);
+  m.random_seed = read_random_seed(c, m.file);
   m.eos = c.ids("eos_token_id");
   const std::string generation = folder + "/generation_config.json";
   if (std::filesystem::exists(generation)) {

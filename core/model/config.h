@@ -29,6 +29,11 @@ struct ModelConfig {
   int64_t sliding_window = 0;  ///< 0: every layer sees every earlier token
   bool qkv_bias = false, o_bias = false, mlp_bias = false, qk_norm = false, tied = false;
   RopeConfig rope;
+  /// "prefillbench": {"weights": "random", "seed": 1} in config.json: no weights are read, they are drawn
+  /// when the model is loaded (core/model/linear.h). For timing shapes whose weights are not here. Negative:
+  /// real weights.
+  int64_t random_seed = -1;
+  bool random_weights() const { return random_seed >= 0; }
   std::vector<int32_t> eos;  ///< of generation_config.json, else of config.json
 
   /// Longest sequence the checkpoint is meant for: max_position_embeddings, stretched by RoPE scaling where

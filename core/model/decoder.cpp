@@ -1,10 +1,11 @@
 // The decoder of Llama, Mistral, Qwen2 and Qwen3: they differ in biases, in q and k norms, and in RoPE only.
 //
 // Everything but attention runs over chunks of tokens, so that temporaries stay in cache on a CPU and small
-// on a GPU; attention sees the whole prompt through the hook. The residual stream and the norms are float32
-// in every dtype: transformers rounds them to bfloat16 after every block, and its best token then differs
-// from its own float32 run at 2.8 % of the positions of a 1,000-token text (SmolLM2-135M-Instruct with
-// adapter).
+// on a GPU; attention sees the whole prompt through the hook. Several ranks share a model as shard.h says:
+// each computes its heads and MLP columns, and their parts of the two sums of a layer are added up over the
+// ranks. The residual stream and the norms are float32 in every dtype: transformers rounds them to bfloat16
+// after every block, and its best token then differs from its own float32 run at 2.8 % of the positions of a
+// 1,000-token text (SmolLM2-135M-Instruct with adapter).
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
@@ -16,6 +17,7 @@
 #include "core/model/linear.h"
 #include "core/model/model.h"
 #include "core/model/rope.h"
+#include "core/model/shard.h"
 
 namespace prefill {
 namespace {
@@ -37,11 +39,15 @@ class Decoder final : public Model {
   Decoder(const std::string& folder, const ModelOptions& options);
 
   const ModelShape& shape() const override { return shape_; }
+  HeadRange heads() const override {
+    return ranks_ ? HeadRange{int(shard_.q_heads.begin), int(hq_)} : HeadRange{};
+  }
   int64_t max_tokens() const override { return max_tokens_; }
   std::string dtype() const override {
     return policy_.compute == at::kFloat ? "float32" : policy_.compute == at::kHalf ? "float16" : "bfloat16";
   }
   int64_t parameter_count() const override { return parameters_; }
+  bool random_weights() const override { return config_.random_weights(); }
   std::vector<int32_t> eos_ids() const override { return config_.eos; }
   at::Tensor prefill(const std::vector<int32_t>& ids, AttentionHook& hook, Logits wanted) override;
   at::Tensor prefill_hidden(const std::vector<int32_t>& ids, AttentionHook& hook) override {
@@ -55,11 +61,16 @@ class Decoder final : public Model {
   void load(const Checkpoint&);
   void check_ids(const std::vector<int32_t>& ids) const;
   at::Tensor embed(const std::vector<int32_t>& ids) const;
-  /// Normed input -> q [m, Hq, D] and k, v [m, Hkv, D], rotated.
+  /// Normed input -> q [m, Hq, D] and k, v [m, Hkv, D] of this rank's heads, rotated.
   void project(const Layer&, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, at::Tensor& q,
                at::Tensor& k, at::Tensor& v) const;
   /// x += o(attention); x += mlp(norm(x)), in place. attention [m, Hq*D].
   void finish_layer(const Layer&, at::Tensor x, const at::Tensor& attention) const;
+  /// x += y, where y is this rank's part of a sum over the ranks.
+  void add_up(at::Tensor& x, at::Tensor y) const {
+    if (ranks_) ranks_->all_reduce(y);
+    x.add_(y);
+  }
   /// Prefill up to the final norm -> residual stream [n, hidden]; last_only: of the last token [1, hidden].
   at::Tensor run_layers(const std::vector<int32_t>& ids, AttentionHook& hook, bool last_only);
   /// q [Hkv, group, D], one token -> [Hkv, group, D] over the first n keys of layer l's cache.
@@ -68,6 +79,9 @@ class Decoder final : public Model {
   ModelConfig config_;
   ModelShape shape_;
   WeightPolicy policy_;
+  Communicator* ranks_;
+  Shard shard_;
+  int64_t hq_ = 0, hkv_ = 0;  ///< heads of this rank
   int64_t max_tokens_ = 0, chunk_ = 0, parameters_ = 0;
   at::Tensor embedding_, head_, norm_;
   std::vector<Layer> layers_;
@@ -83,12 +97,17 @@ std::string folder_name(const std::string& folder) {
 
 Decoder::Decoder(const std::string& folder, const ModelOptions& options)
     : config_(read_model_config(folder)),
+      ranks_(options.ranks),
+      shard_(shard_of(config_, ranks_ ? ranks_->rank() : 0, ranks_ ? ranks_->size() : 1)),
+      hq_(shard_.q_heads.size()),
+      hkv_(shard_.kv_heads.size()),
       rope_(config_.rope, config_.head_dim, config_.max_positions, options.device),
-      cache_(config_.layers, config_.kv_heads, config_.head_dim, at::TensorOptions()) {
+      cache_(config_.layers, hkv_, config_.head_dim, at::TensorOptions()) {
   const at::NoGradGuard no_grad;
-  const Checkpoint checkpoint = Checkpoint::open(folder);
+  const Checkpoint checkpoint =
+      config_.random_weights() ? Checkpoint::random(config_.random_seed) : Checkpoint::open(folder);
   policy_ = choose_policy(options.dtype, options.device, checkpoint, config_.stored_dtype);
-  cache_ = KvCache(config_.layers, config_.kv_heads, config_.head_dim,
+  cache_ = KvCache(config_.layers, hkv_, config_.head_dim,
                    at::TensorOptions().dtype(policy_.compute).device(options.device));
   // on a CPU a chunk's temporaries should fit into the second and third level cache
   chunk_ = options.mlp_chunk > 0 ? options.mlp_chunk : options.device.is_cpu() ? 512 : 4096;
@@ -104,8 +123,10 @@ void Decoder::load(const Checkpoint& c) {
     c.require(name, shape);  // before gigabytes are read
     parameters_ += c10::multiply_integers(shape);
   }
-  refuse_unused_tensors(config_, c);
-  const int64_t q = config_.q_heads * config_.head_dim, kv = config_.kv_heads * config_.head_dim;
+  if (!c.is_random()) refuse_unused_tensors(config_, c);
+  const int64_t d = config_.head_dim, q = config_.q_heads * d, kv = config_.kv_heads * d;
+  const Range own_q = {shard_.q_heads.begin * d, shard_.q_heads.end * d},
+              own_kv = {shard_.kv_heads.begin * d, shard_.kv_heads.end * d};
   const int64_t hidden = config_.hidden, mid = config_.intermediate;
   WeightPolicy small = policy_;
   small.stored = at::kFloat;  // norms are applied in float32
@@ -122,12 +143,18 @@ void Decoder::load(const Checkpoint& c) {
       layer.k_norm = load_weight(c, at + "self_attn.k_norm.weight", {config_.head_dim}, small);
     }
     const std::string attention = at + "self_attn.", mlp = at + "mlp.";
-    layer.qkv = Linear(c, {attention + "q_proj", attention + "k_proj", attention + "v_proj"}, {q, kv, kv},
-                       hidden, config_.qkv_bias, policy_);
-    layer.o = Linear(c, {attention + "o_proj"}, {hidden}, q, config_.o_bias, policy_);
-    layer.gate_up =
-        Linear(c, {mlp + "gate_proj", mlp + "up_proj"}, {mid, mid}, hidden, config_.mlp_bias, policy_);
-    layer.down = Linear(c, {mlp + "down_proj"}, {hidden}, mid, config_.mlp_bias, policy_);
+    const Range whole = {0, hidden};
+    const bool first = shard_.rank == 0;  // a bias behind a sum over the ranks is added once
+    layer.qkv = Linear(c,
+                       {{attention + "q_proj", q, own_q},
+                        {attention + "k_proj", kv, own_kv},
+                        {attention + "v_proj", kv, own_kv}},
+                       hidden, whole, config_.qkv_bias, policy_);
+    layer.o = Linear(c, {{attention + "o_proj", hidden, whole}}, q, own_q, config_.o_bias && first, policy_);
+    layer.gate_up = Linear(c, {{mlp + "gate_proj", mid, shard_.mlp}, {mlp + "up_proj", mid, shard_.mlp}},
+                           hidden, whole, config_.mlp_bias, policy_);
+    layer.down =
+        Linear(c, {{mlp + "down_proj", hidden, whole}}, mid, shard_.mlp, config_.mlp_bias && first, policy_);
     layers_.push_back(std::move(layer));
   }
 }
@@ -146,7 +173,7 @@ at::Tensor Decoder::embed(const std::vector<int32_t>& ids) const {
 
 void Decoder::project(const Layer& layer, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
                       at::Tensor& q, at::Tensor& k, at::Tensor& v) const {
-  const int64_t m = x.size(0), hq = config_.q_heads, hkv = config_.kv_heads, d = config_.head_dim;
+  const int64_t m = x.size(0), hq = hq_, hkv = hkv_, d = config_.head_dim;
   const at::Tensor all =
       layer.qkv(rms_norm(x, layer.input_norm, config_.norm_eps, policy_.stored)).view({m, hq + 2 * hkv, d});
   q = all.narrow(1, 0, hq), k = all.narrow(1, hq, hkv), v = all.narrow(1, hq + hkv, hkv);
@@ -161,13 +188,14 @@ void Decoder::project(const Layer& layer, const at::Tensor& x, const at::Tensor&
 }
 
 void Decoder::finish_layer(const Layer& layer, at::Tensor x, const at::Tensor& attention) const {
-  x.add_(layer.o(attention));
+  add_up(x, layer.o(attention));
   const at::Tensor both = layer.gate_up(rms_norm(x, layer.post_norm, config_.norm_eps, policy_.stored));
-  at::Tensor gate = both.narrow(1, 0, config_.intermediate);
-  const at::Tensor up = both.narrow(1, config_.intermediate, config_.intermediate);
+  const int64_t mid = shard_.mlp.size();
+  at::Tensor gate = both.narrow(1, 0, mid);
+  const at::Tensor up = both.narrow(1, mid, mid);
   at::silu_(gate);
   gate.mul_(up);
-  x.add_(layer.down(gate));
+  add_up(x, layer.down(gate));
 }
 
 // The products keep float32 results, since bfloat16 ones tie among the best tokens.
@@ -198,7 +226,7 @@ at::Tensor Decoder::run_layers(const std::vector<int32_t>& ids, AttentionHook& h
   cache_.start(n);
   const auto [cos, sin] = rope_.rows(0, n);
   at::Tensor x = embed(ids);
-  const int64_t hq = config_.q_heads, d = config_.head_dim;
+  const int64_t hq = hq_, d = config_.head_dim;
   at::Tensor queries = at::empty({n, hq, d}, x.options().dtype(policy_.compute));
   for (int64_t l = 0; l < config_.layers; ++l) {
     const Layer& layer = layers_[size_t(l)];
@@ -242,8 +270,8 @@ at::Tensor Decoder::attend_cache(const at::Tensor& q, int64_t l, int64_t n) cons
   const at::Tensor q4 = q.unsqueeze(0), k4 = k.unsqueeze(0), v4 = v.unsqueeze(0);
   if (policy_.device.is_cpu() || policy_.compute == at::kFloat || q.size(2) % 8 != 0)
     return at::scaled_dot_product_attention(q4, k4, v4).squeeze(0);
-  // By name, since the dispatcher would take cuDNN's kernel, which makes a new plan for every length; this one
-  // splits the keys over the multiprocessors when there are few rows.
+  // By name, since the dispatcher would take cuDNN's kernel, which makes a new plan for every length; this
+  // one splits the keys over the multiprocessors when there are few rows.
   return std::get<0>(at::_scaled_dot_product_flash_attention(q4, k4, v4)).squeeze(0);
 }
 
@@ -258,7 +286,7 @@ at::Tensor Decoder::decode(int32_t id) {
   cache_.grow();
   const auto [cos, sin] = rope_.rows(at, at + 1);
   at::Tensor x = embed({id});
-  const int64_t hq = config_.q_heads, hkv = config_.kv_heads, d = config_.head_dim;
+  const int64_t hq = hq_, hkv = hkv_, d = config_.head_dim;
   for (int64_t l = 0; l < config_.layers; ++l) {
     const Layer& layer = layers_[size_t(l)];
     at::Tensor q, k, v;

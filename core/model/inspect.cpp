@@ -28,7 +28,7 @@ class Inspection {
     // ones go on
     const bool config_ok = step("config", [&] { config(); });
     const bool files_ok = step("weights", [&] { files(); });
-    if (config_ok && files_ok) step("tensors", [&] { tensors(); });
+    if (config_ok && files_ok && !config_.random_weights()) step("tensors", [&] { tensors(); });
     step("tokenizer", [&] { tokenizer(); });
     step(
         "chat template",
@@ -77,6 +77,11 @@ class Inspection {
   }
 
   void files() {
+    if (config_.random_weights()) {
+      add(ModelFinding::warning, "weights",
+          fmt::format("random (seed {}): times can be measured, answers mean nothing", config_.random_seed));
+      return;
+    }
     checkpoint_ = Checkpoint::open(folder_);
     add(ModelFinding::ok, "weights",
         fmt::format("{} in {} file{}", size_text(checkpoint_.data_bytes()), checkpoint_.files().size(),

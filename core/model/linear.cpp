@@ -1,11 +1,12 @@
 #include "core/model/linear.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 
 #include <cmath>
-#include <numeric>
 
 #include "core/base/error.h"
+#include "core/base/hash.h"
 #include "core/base/text.h"
 
 namespace prefill {
@@ -22,9 +23,25 @@ void check_finite(const at::Tensor& view, const std::string& name, const std::st
   if (std::isinf(lo) || std::isinf(hi)) throw InputError(str(file, ": tensor '", name, "' holds infinity"));
 }
 
-at::Tensor read_checked(const Checkpoint& c, const std::string& name, const std::vector<int64_t>& shape) {
-  at::Tensor view = c.tensor(name, shape);
-  check_finite(view, name, c.file_of(name));
+/// A stream of its own for every tensor, so that a rank can draw its part without the others.
+at::Tensor draw(const std::string& name, const std::vector<int64_t>& shape, int64_t seed, at::Device device) {
+  at::Generator random = at::globalContext().defaultGenerator(device).clone();
+  random.set_current_seed(std::stoull(sha256_hex(str(seed, " ", name)).substr(0, 13), nullptr, 16));
+  at::Tensor x = at::randn(shape, random, at::TensorOptions().dtype(at::kFloat).device(device));
+  if (name.ends_with("norm.weight")) return x.mul_(0.1).add_(1);
+  if (name.ends_with(".bias")) return x.mul_(0.1);
+  if (name.ends_with("embed_tokens.weight")) return x;
+  const bool output = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+  return x.mul_((output ? 0.125 : 1.0) / std::sqrt(double(shape[1])));
+}
+
+/// The kept rows (and columns, of a matrix) of a tensor.
+at::Tensor read_checked(const Checkpoint& c, const std::string& name, const std::vector<int64_t>& shape,
+                        Range rows, Range cols, const WeightPolicy& p) {
+  at::Tensor view = c.is_random() ? draw(name, shape, c.seed(), p.device) : c.tensor(name, shape);
+  view = view.narrow(0, rows.begin, rows.size());
+  if (shape.size() > 1) view = view.narrow(1, cols.begin, cols.size());
+  if (!c.is_random()) check_finite(view, name, c.file_of(name));
   return view;
 }
 
@@ -67,28 +84,36 @@ WeightPolicy choose_policy(const std::string& dtype, at::Device device, const Ch
 
 at::Tensor load_weight(const Checkpoint& c, const std::string& name, const std::vector<int64_t>& shape,
                        const WeightPolicy& p) {
-  const at::Tensor view = read_checked(c, name, shape);
+  const at::Tensor view = read_checked(c, name, shape, {0, shape[0]}, {0, shape.back()}, p);
   return view.to(p.device, p.stored, /*non_blocking=*/false, /*copy=*/!p.map);
 }
 
-Linear::Linear(const Checkpoint& c, const std::vector<std::string>& names, const std::vector<int64_t>& rows,
-               int64_t cols, bool bias, const WeightPolicy& p)
+Linear::Linear(const Checkpoint& c, const std::vector<Part>& matrices, int64_t cols, Range kept, bool bias,
+               const WeightPolicy& p)
     : policy_(p) {
+  const auto weight = [&](const Part& m) {
+    return read_checked(c, m.name + ".weight", {m.rows, cols}, m.kept, kept, p);
+  };
+  const auto bias_of = [&](const Part& m) {
+    return read_checked(c, m.name + ".bias", {m.rows}, m.kept, {}, p);
+  };
   if (p.map) {
-    for (size_t i = 0; i < names.size(); ++i) {
-      weights_.push_back(load_weight(c, names[i] + ".weight", {rows[i], cols}, p));
-      if (bias) biases_.push_back(load_weight(c, names[i] + ".bias", {rows[i]}, p));
+    for (const Part& m : matrices) {
+      weights_.push_back(weight(m).to(p.device, p.stored));
+      if (bias) biases_.push_back(bias_of(m).to(p.device, p.stored));
     }
     return;
   }
-  const int64_t total = std::accumulate(rows.begin(), rows.end(), int64_t(0));
+  int64_t total = 0;
+  for (const Part& m : matrices) total += m.kept.size();
   const auto options = at::TensorOptions().dtype(p.stored).device(p.device);
-  weights_.push_back(at::empty({total, cols}, options));
+  weights_.push_back(at::empty({total, kept.size()}, options));
   if (bias) biases_.push_back(at::empty({total}, options));
-  for (size_t i = 0, at = 0; i < names.size(); at += size_t(rows[i]), ++i) {
-    weights_[0].narrow(0, int64_t(at), rows[i]).copy_(read_checked(c, names[i] + ".weight", {rows[i], cols}));
-    if (bias)
-      biases_[0].narrow(0, int64_t(at), rows[i]).copy_(read_checked(c, names[i] + ".bias", {rows[i]}));
+  int64_t at = 0;
+  for (const Part& m : matrices) {
+    weights_[0].narrow(0, at, m.kept.size()).copy_(weight(m));
+    if (bias) biases_[0].narrow(0, at, m.kept.size()).copy_(bias_of(m));
+    at += m.kept.size();
   }
 }
 

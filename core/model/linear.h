@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/model/checkpoint.h"
+#include "core/model/shard.h"
 
 namespace prefill {
 
@@ -30,18 +31,29 @@ bool cpu_has_bfloat16();
 
 /// One tensor of the checkpoint under the policy. Throws InputError when it is missing, misshaped, or holds
 /// NaN or infinity (the tensor and its file are named).
+/// Random checkpoints: normal numbers by seed and name, drawn on the device, with the deviation that keeps
+/// the residual stream near 1 in any depth: 1/sqrt(columns) for matrices (1/8 of that for o and down), 1 for
+/// the embedding; norms are 1 + 0.1 N, biases 0.1 N. Other draws on another kind of device.
 at::Tensor load_weight(const Checkpoint&, const std::string& name, const std::vector<int64_t>& shape,
                        const WeightPolicy&);
+
+/// A matrix of a Linear: its name ("model.layers.0.self_attn.q_proj"), its rows in the checkpoint, and those
+/// that are kept here.
+struct Part {
+  std::string name;
+  int64_t rows = 0;
+  Range kept;
+};
 
 /// y = x W^T + b with several matrices side by side: one product when they were copied together, one each
 /// when they stay mapped.
 class Linear {
  public:
-  /// names: "model.layers.0.self_attn.q_proj", ...; rows[i] x cols each.
-  Linear(const Checkpoint&, const std::vector<std::string>& names, const std::vector<int64_t>& rows,
-         int64_t cols, bool bias, const WeightPolicy&);
+  /// Matrices of `cols` columns in the checkpoint, of which `kept` stay.
+  Linear(const Checkpoint&, const std::vector<Part>&, int64_t cols, Range kept, bool bias,
+         const WeightPolicy&);
   Linear() = default;
-  /// x [m, cols] -> [m, sum of rows] in the stored dtype.
+  /// x [m, kept columns] -> [m, sum of kept rows] in the stored dtype, contiguous.
   at::Tensor operator()(const at::Tensor& x) const;
 
  private:

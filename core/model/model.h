@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/engine.h"
+#include "core/model/communicator.h"
 
 namespace prefill {
 
@@ -17,6 +18,9 @@ struct ModelOptions {
   at::Device device = at::kCPU;
   int64_t mlp_chunk = 0;   ///< tokens per chunk of everything but attention (bounds memory); 0: by device
   int64_t max_tokens = 0;  ///< 0: the checkpoint's own limit
+  /// The ranks that share the model's heads and MLP columns, each with a part of the weights; null: this
+  /// process has the whole model. Must outlive the model.
+  Communicator* ranks = nullptr;
 };
 
 enum class Logits { last, all };
@@ -24,11 +28,22 @@ enum class Logits { last, all };
 class Model {
  public:
   virtual ~Model() = default;
-  virtual const ModelShape& shape() const = 0;
+  virtual const ModelShape& shape() const = 0;  ///< of the whole model
+  virtual HeadRange heads() const {
+    return {};
+  }  ///< the query heads that reach a hook's Qkv here; count 0: all
+  MethodEnv method_env() const { return {shape(), heads()}; }
+  /// The shape that a kernel sees here.
+  ModelShape own_shape() const {
+    ModelShape s = shape();
+    if (const int count = heads().count) s.kv_heads = count / (s.q_heads / s.kv_heads), s.q_heads = count;
+    return s;
+  }
   virtual int64_t max_tokens() const = 0;       ///< context length
   virtual std::string dtype() const = 0;        ///< float32 | bfloat16 | float16
   virtual int64_t parameter_count() const = 0;  ///< weights of the linear layers and norms (embedding once)
-  virtual std::vector<int32_t> eos_ids() const = 0;  ///< config.json and generation_config.json
+  virtual bool random_weights() const { return false; }  ///< drawn: times count, answers do not
+  virtual std::vector<int32_t> eos_ids() const = 0;      ///< config.json and generation_config.json
   /// Fills the KV cache. -> float32 logits [1, vocab] (last) or [n, vocab] (all).
   virtual at::Tensor prefill(const std::vector<int32_t>& ids, AttentionHook&, Logits = Logits::last) = 0;
   /// Fills the KV cache. -> the residual stream behind the last layer of every token, float32 [n, hidden], on
@@ -43,8 +58,8 @@ class Model {
   virtual void reset() = 0;
 };
 
-/// Opens a Hugging Face folder (config.json, *.safetensors). Throws InputError naming the missing or
-/// misshaped tensor, file and place.
+/// Opens a Hugging Face folder (config.json, *.safetensors, or random weights: core/model/config.h). Throws
+/// InputError naming the missing or misshaped tensor, file and place.
 std::unique_ptr<Model> load_model(const std::string& folder, const ModelOptions&);
 
 }  // namespace prefill

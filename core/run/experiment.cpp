@@ -55,6 +55,7 @@ class ExperimentReader {
     r("backend", e_.backend, any(), "");
     r("dtype", e_.dtype, one_of({"auto", "float32", "bfloat16", "float16"}), "");
     r("threads", e_.threads, in(0, 4096), "");
+    r("tensor_parallel", e_.tensor_parallel, in(1, 64), "");
     r("measure", measure, any(), "");
     r("quick", quick, any(), "");
     r("workloads", workloads, any(), "");

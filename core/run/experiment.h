@@ -56,6 +56,7 @@ struct Experiment {
   std::string file, text, name, description, model = "smollm2-135m-instruct-128k", backend = "auto",
                                              dtype = "auto";
   int threads = 0;
+  int tensor_parallel = 1;  ///< ranks that share the model
   Measure measure;
   std::vector<WorkloadSpec> workloads;
   std::vector<MethodPoint> points;  ///< dense is always among them

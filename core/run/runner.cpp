@@ -14,6 +14,7 @@
 #include "core/results/machine.h"
 #include "core/results/store.h"
 #include "core/run/progress.h"
+#include "core/run/prompt_report.h"
 #include "core/run/session.h"
 
 namespace prefill {
@@ -28,20 +29,15 @@ double now_s() {
 struct Outcome {
   std::string status = "ok", why;
   std::vector<double> ttft_s, attention_s;
-  std::array<double, kStages> stages{};
-  double density = 0, decode_s = 0;
-  std::vector<double> layer_density;
-  std::set<std::string> kernels;
-  json facts = json::object();
+  PromptReport report;  ///< of the first round
+  double decode_s = 0;
   Answered result;
-  int64_t tokens = 0, device_peak = 0;
 };
 
 class Runner {
  public:
   Runner(Experiment& e, const RunOptions& o) : e_(e), o_(o), s_(open_session(e)) {
     for (const auto& [label, reason] : e.pruned) std::cerr << "skipped: " << label << ": " << reason << "\n";
-    shape_ = s_.model->shape();
     for (size_t p = 0; p < e_.points.size(); ++p) {
       if (e_.points[p].method->name == "dense" && dense_ == e_.points.size()) dense_ = p;
       if (o_.only.empty() || p == dense_ || fnmatch(o_.only.c_str(), e_.points[p].label.c_str(), 0) == 0)
@@ -51,7 +47,7 @@ class Runner {
         fnmatch(o_.only.c_str(), e_.points[dense_].label.c_str(), 0) != 0)
       throw InputError(
           str("--only '", o_.only, "' matches no method label; see prefillbench plan ", e_.file));
-    verify_backend(*s_.backend, shape_, s_.model->dtype());
+    verify_backend(*s_.backend, s_.model->own_shape(), s_.model->dtype());
   }
 
   int run() {
@@ -122,7 +118,8 @@ class Runner {
     const MachineFacts m = machine_facts();
     const BuildInfo& b = build_info();
     return {{"schema", 1},
-            {"hardware", str(s_.backend->hardware(), ", ", s_.threads, " threads")},
+            {"hardware", str(e_.tensor_parallel > 1 ? str(e_.tensor_parallel, " ranks on ") : "",
+                             s_.backend->hardware(), ", ", s_.threads, " threads")},
             {"cpu", m.cpu},
             {"isa", m.isa},
             {"cores", m.cores},
@@ -226,17 +223,12 @@ class Runner {
       const double t0 = now_s();
       workload.prefill(engine);
       const double t1 = now_s();
-      const auto stages = clock->seconds();
+      PromptReport report = report_of(engine, *clock, *s_.backend, first);
+      if (s_.ranks) report = merged(s_.ranks->reports(std::move(report), first));
       out.ttft_s.push_back(t1 - t0);
-      out.attention_s.push_back(std::accumulate(stages.begin(), stages.end(), 0.0));
+      out.attention_s.push_back(report.attention_s());
       if (!first) return;
-      out.stages = stages;
-      out.device_peak = s_.backend->peak_bytes();
-      out.layer_density = engine.layer_density();
-      out.density = std::accumulate(out.layer_density.begin(), out.layer_density.end(), 0.0) /
-                    double(std::max<size_t>(1, out.layer_density.size()));
-      out.kernels = engine.kernels;
-      out.facts = engine.facts();
+      out.report = std::move(report);
       out.result = workload.finish();
       out.decode_s = now_s() - t1;
     } catch (const Unsupported& e) {
@@ -273,7 +265,7 @@ class Runner {
                           sample, ": ", o.why));
       } else {
         json stages = json::object();
-        for (int s = 0; s < kStages; ++s) stages[stage_name(Stage(s))] = o.stages[size_t(s)];
+        for (int s = 0; s < kStages; ++s) stages[stage_name(Stage(s))] = o.report.stages[size_t(s)];
         record.update({{"score", o.result.score.value},
                        {"metric", o.result.score.metric},
                        {"prediction", o.result.prediction},
@@ -282,12 +274,13 @@ class Runner {
                        {"attention_s", o.attention_s},
                        {"stages_s", stages},
                        {"decode_s", o.decode_s},
-                       {"density", o.density},
-                       {"layer_density", o.layer_density},
-                       {"kernels", o.kernels},
+                       {"density", o.report.density()},
+                       {"layer_density", o.report.layer_density},
+                       {"kernels", o.report.kernels},
                        {"peak_rss_bytes", peak_rss_bytes()},
-                       {"facts", o.facts}});
-        if (o.device_peak > 0) record["device_peak_bytes"] = o.device_peak;
+                       {"facts", o.report.facts}});
+        if (o.report.device_peak > 0) record["device_peak_bytes"] = o.report.device_peak;
+        if (s_.ranks) record["tensor_parallel"] = s_.ranks->size();
         if (!o.result.details.is_null()) record["details"] = o.result.details;
         if (!o.result.score.error.empty()) record["score_error"] = o.result.score.error;
         if (dense && jobs[k] != dense_)
@@ -303,7 +296,6 @@ class Runner {
   const Experiment& e_;
   const RunOptions& o_;
   Session s_;
-  ModelShape shape_;
   size_t dense_ = size_t(e_.points.size());
   std::vector<size_t> chosen_;
   std::vector<std::vector<std::string>> ids_;  // [workload][point]

@@ -48,9 +48,10 @@ std::string weights_fingerprint(const std::string& folder) {
   return hash.hex();
 }
 
-Session open_session(Experiment& e) {
+Session open_session(Experiment& e, bool alone) {
   Session s;
   if (e.threads > 0) at::set_num_threads(e.threads);
+  if (e.tensor_parallel > 1) at::set_num_threads(std::max(1, at::get_num_threads() / e.tensor_parallel));
   s.threads = at::get_num_threads();
   s.backend = open_backend(e.backend);
   s.model_folder = resolve_model(e.model, fs::path(e.file).parent_path().string());
@@ -74,14 +75,15 @@ Session open_session(Experiment& e) {
                            " reads plain text and asks nothing: remove 'template: chat'"));
     ++it;
   }
-  ModelOptions options;
-  options.dtype = e.dtype;
-  options.device = s.backend->device();
-  s.model = load_model(s.model_folder, options);
-  ModelShape shape = s.model->shape();
+  LoadedModel loaded =
+      load_on_ranks(s.model_folder, *s.backend, e.dtype, alone ? 1 : e.tensor_parallel, s.threads);
+  s.ranks = std::move(loaded.ranks);
+  s.model = std::move(loaded.model);
+  const ModelShape shape = s.model->shape();
   s.model_identity = {{"name", shape.id},           {"fingerprint", weights_fingerprint(s.model_folder)},
                       {"layers", shape.layers},     {"q_heads", shape.q_heads},
                       {"kv_heads", shape.kv_heads}, {"head_dim", shape.head_dim}};
+  if (s.model->random_weights()) s.model_identity["weights"] = "random";
   for (size_t i = 0; i < e.workloads.size(); ++i) {
     const WorkloadSpec& w = e.workloads[i];
     if (made[i]->reading() == Reading::answer)
@@ -91,7 +93,7 @@ Session open_session(Experiment& e) {
       s.workloads.push_back(
           make_teacher_forced_workload(*s.model, *s.tokenizer, std::move(made[i]), *s.backend, w.count));
   }
-  for (const MethodPoint& p : e.points) s.methods.push_back(p.method->make(p.params, MethodEnv{shape}));
+  for (const MethodPoint& p : e.points) s.methods.push_back(p.method->make(p.params, s.model->method_env()));
   return s;
 }
 
@@ -114,6 +116,7 @@ json identity_of(const Experiment& e, const Session& s, const WorkloadSpec& w, c
       {"backend", s.backend->name()},
       {"dtype", s.model->dtype()},
       {"threads", s.threads}};
+  if (e.tensor_parallel > 1) out["tensor_parallel"] = e.tensor_parallel;
   const json& data = s.workload_data[size_t(&w - e.workloads.data())];
   if (!data.is_null()) out["workload"]["data"] = data;
   return out;

@@ -8,6 +8,7 @@
 #include "core/backend.h"
 #include "core/model/model.h"
 #include "core/run/experiment.h"
+#include "core/run/ranks.h"
 #include "core/run/workload.h"
 #include "core/text/tokenizer.h"
 
@@ -17,18 +18,19 @@ struct Session {
   std::unique_ptr<KernelBackend> backend;
   std::string model_folder;
   std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Ranks> ranks;  ///< null: this process has the whole model
   std::unique_ptr<Model> model;
   std::vector<std::unique_ptr<Workload>> workloads;  ///< as in the experiment
   std::vector<std::unique_ptr<Method>> methods;      ///< as the experiment's points
-  int threads = 1;
+  int threads = 1;                                   ///< of each rank
   nlohmann::json model_identity;
   std::vector<nlohmann::json> workload_data;  ///< Task::provenance() of each workload: other data, other run
 };
 
 /// Sets everything up; throws InputError / Unsupported with the reason. Prints nothing, creates nothing. A
 /// workload whose data are not here is taken out of the experiment and noted among its pruned points, unless
-/// none is left.
-Session open_session(Experiment&);
+/// none is left. alone: without the other ranks of a shared model, to look and not to measure.
+Session open_session(Experiment&, bool alone = false);
 
 /// What names a run: typed parameters of method, model, workload, backend. Its hash is the run's id.
 nlohmann::json identity_of(const Experiment&, const Session&, const WorkloadSpec&, const MethodPoint&,

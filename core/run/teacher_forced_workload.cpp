@@ -35,7 +35,7 @@ class TeacherForcedWorkload final : public Workload {
         backend_(backend),
         size_(std::min(count, task_->size())),
         agreement_(task_->reading() == Reading::agreement) {
-    if (agreement_) dense_ = make_method("dense", json::object(), MethodEnv{model.shape()});
+    if (agreement_) dense_ = make_method("dense", json::object(), model.method_env());
   }
 
   int64_t size() const override { return size_; }

@@ -14,3 +14,5 @@ if(NOT PREFILL_CUDA)  # with CUDA the folder has gigabytes
   add_test(NAME app/installed COMMAND ${Python3_EXECUTABLE} ${dir}/installed.py ${CMAKE_COMMAND} ${CMAKE_BINARY_DIR})
   set_tests_properties(app/installed PROPERTIES LABELS app TIMEOUT 300)
 endif()
+add_test(NAME app/ranks COMMAND ${Python3_EXECUTABLE} ${dir}/ranks.py $<TARGET_FILE:prefillbench>)
+set_tests_properties(app/ranks PROPERTIES LABELS app TIMEOUT 600)

@@ -1,5 +1,6 @@
 // forward: logits of one prompt, for comparing this program's models and methods with anything else.
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <iostream>
 #include <memory>
@@ -11,6 +12,7 @@
 #include "core/model/model.h"
 #include "core/model/safetensors.h"
 #include "core/run/experiment.h"
+#include "core/run/ranks.h"
 #include "core/run/session.h"
 
 namespace prefill {
@@ -20,7 +22,7 @@ struct ForwardOptions {
   std::string model, ids, out, dtype = "auto", method = "dense", backend = "auto";
   std::vector<std::string> set;
   bool last = false;
-  int greedy = 0;
+  int greedy = 0, ranks = 1;
 };
 
 std::vector<int32_t> read_ids(const std::string& path) {
@@ -44,11 +46,11 @@ std::vector<int32_t> read_ids(const std::string& path) {
 int run_forward(const ForwardOptions& o) {
   const std::vector<int32_t> ids = read_ids(o.ids);
   const auto backend = open_backend(o.backend);
-  ModelOptions options;
-  options.dtype = o.dtype;
-  options.device = backend->device();
-  const auto model = load_model(resolve_model(o.model, "."), options);
-  const auto method = make_method(o.method, read_assignments(o.set), MethodEnv{model->shape()});
+  if (o.ranks > 1) at::set_num_threads(std::max(1, at::get_num_threads() / o.ranks));
+  const LoadedModel loaded =
+      load_on_ranks(resolve_model(o.model, "."), *backend, o.dtype, o.ranks, at::get_num_threads());
+  const auto& model = loaded.model;
+  const auto method = make_method(o.method, read_assignments(o.set), model->method_env());
   const auto clock = backend->make_clock();
   AttentionEngine engine(*method, *backend, *clock, int64_t(ids.size()));
   at::Tensor logits = model->prefill(ids, engine, o.last || o.greedy > 0 ? Logits::last : Logits::all);
@@ -61,12 +63,14 @@ int run_forward(const ForwardOptions& o) {
     }
     out.emplace_back("greedy", at::tensor(tokens, at::kInt));
   }
+  PromptReport report = report_of(engine, *clock, *backend, /*whole=*/true);
+  if (loaded.ranks) report = merged(loaded.ranks->reports(std::move(report), /*whole=*/true));
   write_safetensors(o.out, out,
                     {{"model", model->shape().id},
                      {"dtype", model->dtype()},
                      {"method", o.method},
                      {"backend", backend->name()},
-                     {"density", number_text(engine.mean_density())}});
+                     {"density", number_text(report.density())}});
   std::cout << o.out << "\n";
   return exit_ok;
 }
@@ -90,6 +94,10 @@ const RegisterVerb forward_verb(
        app.add_option("--greedy", o->greedy,
                       "also decode this many tokens greedily: tensor `greedy` (implies --last)")
            ->check(CLI::PositiveNumber);
+       app.add_option("--tensor-parallel", o->ranks,
+                      "processes, each on a GPU of its own, that share the model's heads")
+           ->capture_default_str()
+           ->check(CLI::Range(1, 64));
        return [o] { return run_forward(*o); };
      }});
 

@@ -63,7 +63,7 @@ double seconds_per_gflop(const Session& s) {
 int plan_file(const std::string& file, const std::string& results, bool quick, bool as_json) {
   Experiment e;
   if (!read(file, e, quick)) return exit_bad_input;
-  const Session s = open_session(e);
+  const Session s = open_session(e, /*alone=*/true);
   const ModelShape shape = s.model->shape();
   const double rate = seconds_per_gflop(s);
   const double parameters = double(s.model->parameter_count());
@@ -124,7 +124,7 @@ int plan_file(const std::string& file, const std::string& results, bool quick, b
   return exit_ok;
 }
 
-int run_file(const std::string& file, RunOptions options, const std::string& shard, bool quick) {
+int run_file(const std::string& file, RunOptions options, const std::string& shard, bool quick, int ranks) {
   if (!shard.empty()) {
     int i = 0, n = 0;
     char slash = 0, rest = 0;
@@ -136,6 +136,10 @@ int run_file(const std::string& file, RunOptions options, const std::string& sha
   }
   Experiment e;
   if (!read(file, e, quick)) return exit_bad_input;
+  if (ranks > 0 && ranks != e.tensor_parallel) {  // other results than the file's own: beside them
+    e.tensor_parallel = ranks;
+    e.name += str("-tp", ranks);
+  }
   const int code = run_experiment(e, options);
   std::cerr << "results: " << options.results << "/" << e.name << "  (prefillbench report " << options.results
             << "/" << e.name << ")\n";
@@ -175,7 +179,12 @@ const RegisterVerb run_verb{Verb{
       auto file = std::make_shared<std::string>(), shard = std::make_shared<std::string>();
       auto options = std::make_shared<RunOptions>();
       auto quick = std::make_shared<bool>(false);
+      auto ranks = std::make_shared<int>(0);
       app.add_option("file", *file, "experiment YAML")->required();
+      app.add_option(
+             "--tensor-parallel", *ranks,
+             "processes, each on a GPU of its own, that share the model's heads; results go to NAME-tpN")
+          ->check(CLI::Range(1, 64));
       app.add_option("--results", options->results, "results folder")->capture_default_str();
       app.add_option("--shard", *shard,
                      "i/n: take every n-th part of the samples (Slurm arrays); merge the folders afterwards");
@@ -186,7 +195,7 @@ const RegisterVerb run_verb{Verb{
       app.add_flag("--quick", *quick,
                    "the short form that the file's 'quick' block gives; results go to NAME-quick");
       app.add_flag("--quiet", options->quiet, "no progress");
-      return [=] { return run_file(*file, *options, *shard, *quick); };
+      return [=] { return run_file(*file, *options, *shard, *quick, *ranks); };
     }}};
 const RegisterVerb merge_verb{
     Verb{.name = "merge",
