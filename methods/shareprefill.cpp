@@ -26,7 +26,7 @@ struct SharePrefillParams {
   void fields(V& v) {
     v("lookup", lookup, any(),
       "cluster file: the released lookup format, or what `calibrate shareprefill` wrote; "
-      "empty: no head shares");
+      "empty: no head shares. Under --tensor-parallel heads share with those of their own rank only");
     v("clusters", clusters, one_of({"listed", "all"}),
       "listed: the file's shared_clusters may share; all: every "
       "cluster of two heads or more");

@@ -53,10 +53,19 @@ std::vector<fs::path> logs_of(const fs::path& folder) {
 }
 
 /// summary.json, which says that the run is complete.
-void write_summary(const fs::path& folder, const std::vector<std::string>& samples, int64_t ok,
-                   double score_sum) {
+/// `records`: those that count, one a sample.
+void write_summary(const fs::path& folder, const std::vector<std::string>& samples,
+                   const std::map<std::string, json>& records) {
+  int64_t ok = 0, scored = 0;
+  double sum = 0;
+  for (const auto& sample : samples) {
+    const json& record = records.at(sample);
+    if (record.value("status", "") != "ok") continue;
+    ++ok;
+    if (record.contains("score")) ++scored, sum += record.at("score").get<double>();
+  }
   json summary{{"schema", kResultsSchema}, {"n", samples.size()}, {"ok", ok}, {"samples", samples}};
-  if (ok > 0) summary["score"] = score_sum / double(ok);
+  if (scored > 0) summary["score"] = sum / double(scored);
   write_file_atomically((folder / "summary.json").string(), summary.dump(1) + "\n");
 }
 
@@ -172,14 +181,9 @@ bool ResultStore::finish(const std::string& id, const std::vector<std::string>& 
     auto& slot = last[record.at("sample").get<std::string>()];
     if (slot.is_null() || settles(record) || !settles(slot)) slot = record;
   }
-  int64_t ok = 0;
-  double sum = 0;
-  for (const auto& sample : samples) {
-    const auto it = last.find(sample);
-    if (it == last.end() || !settles(it->second)) return false;
-    if (it->second.at("status") == "ok") ++ok, sum += it->second.value("score", 0.0);
-  }
-  write_summary(folder(id), samples, ok, sum);
+  for (const auto& sample : samples)
+    if (const auto it = last.find(sample); it == last.end() || !settles(it->second)) return false;
+  write_summary(folder(id), samples, last);
   return true;
 }
 
@@ -212,14 +216,12 @@ std::vector<std::string> merge_results(const std::vector<std::string>& from, con
       }
     }
     std::string text;
-    int64_t settled = 0, ok = 0;
-    double sum = 0;
+    int64_t settled = 0;
     std::vector<std::string> samples;
     for (const auto& [sample, record] : merged) {
       text += record.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
       samples.push_back(sample);
       settled += settles(record);
-      if (record.value("status", "") == "ok") ++ok, sum += record.value("score", 0.0);
     }
     write_file_atomically((target / "spec.json").string(), spec.dump(1) + "\n");
     fs::copy_file(folders[0] / "provenance.json", target / "provenance.json",
@@ -227,7 +229,7 @@ std::vector<std::string> merge_results(const std::vector<std::string>& from, con
     write_file_atomically((target / "samples.jsonl").string(), text);
     const int64_t wanted = spec.at("workload").value("count", int64_t(0));
     const bool complete = settled == int64_t(merged.size()) && settled >= wanted;
-    if (complete) write_summary(target, samples, ok, sum);
+    if (complete) write_summary(target, samples, merged);
     said.push_back(str(name, ": ", settled, " of ", wanted, " samples from ", folders.size(),
                        folders.size() == 1 ? " folder" : " folders", complete ? "" : " (partial)"));
   }

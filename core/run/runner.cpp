@@ -266,9 +266,7 @@ class Runner {
       } else {
         json stages = json::object();
         for (int s = 0; s < kStages; ++s) stages[stage_name(Stage(s))] = o.report.stages[size_t(s)];
-        record.update({{"score", o.result.score.value},
-                       {"metric", o.result.score.metric},
-                       {"prediction", o.result.prediction},
+        record.update({{"prediction", o.result.prediction},
                        {"answer", o.result.answer},
                        {"ttft_s", o.ttft_s},
                        {"attention_s", o.attention_s},
@@ -282,15 +280,23 @@ class Runner {
         if (o.report.device_peak > 0) record["device_peak_bytes"] = o.report.device_peak;
         if (s_.ranks) record["tensor_parallel"] = s_.ranks->size();
         if (!o.result.details.is_null()) record["details"] = o.result.details;
-        if (!o.result.score.error.empty()) record["score_error"] = o.result.score.error;
         if (dense && jobs[k] != dense_)
-          record["dense"] = {{"ttft_s", dense->ttft_s},
-                             {"attention_s", dense->attention_s},
-                             {"score", dense->result.score.value}};
+          record["dense"] = {{"ttft_s", dense->ttft_s}, {"attention_s", dense->attention_s}};
+        if (s_.model->random_weights())
+          record["weights"] = "random";  // and no score: the answers mean nothing
+        else
+          add_scores(record, o.result.score, dense);
       }
       // A dense run that only served as this round's pair is on record already.
       if (!logs_[w][jobs[k]]->settled().count(sample)) logs_[w][jobs[k]]->append(record);
     }
+  }
+
+  static void add_scores(json& record, const Score& score, const Outcome* dense) {
+    record["score"] = score.value;
+    record["metric"] = score.metric;
+    if (!score.error.empty()) record["score_error"] = score.error;
+    if (record.contains("dense")) record["dense"]["score"] = dense->result.score.value;
   }
 
   const Experiment& e_;
