@@ -68,13 +68,14 @@ class UniSparse final : public MethodOf<UniSparseParams> {
   /// Block scores per composite head: [Hq / c_h, rows, cols].
   at::Tensor block_scores(const Qkv& x, const TileGrid& grid) const {
     const int64_t group = x.q_heads() / x.kv_heads(), n = x.seq_len();
+    if (env.heads.count > 0 && group % params.c_h)  // alike on all ranks, whatever heads each has
+      throw Unsupported(str("unisparse: ranks that share a model need a c_h that divides the group size ",
+                            group, ", not ", params.c_h));
     if (x.q_heads() % params.c_h || (group % params.c_h && params.c_h % group))
       throw Unsupported(str("unisparse: c_h ", params.c_h, " must divide ", x.q_heads(),
                             " query heads and divide or be a "
                             "multiple of the ",
                             group, " that share a key head"));
-    if (env.heads.first % params.c_h)
-      throw Unsupported(str("unisparse: c_h ", params.c_h, " would average heads of two ranks"));
     const int64_t heads = x.q_heads() / params.c_h, per_q = params.block / params.c_q,
                   per_k = params.block / params.c_k;
     // Composite tokens are kept in the model's dtype.

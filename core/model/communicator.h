@@ -31,6 +31,9 @@ class Communicator {
     ++sums_;
     sum(x);
   }
+  /// Leaves without the others, which may be gone: nothing may wait for them any more. Only destruction may
+  /// follow.
+  virtual void abandon() {}
   /// How many sums were begun: ranks that differ here can not go on together.
   int64_t sums() const { return sums_; }
 

@@ -36,7 +36,7 @@ using Steady = std::chrono::steady_clock;
 /// How long this rank may take to notice by itself that another failed, or died, before the watcher ends the
 /// program.
 constexpr std::chrono::seconds kAfterError{20}, kAfterDeath{5};
-constexpr std::chrono::seconds kStart{120}, kLoad{1800}, kReply{600};
+constexpr std::chrono::seconds kStart{120}, kLoad{1800}, kReply{600}, kEnd{60};
 
 std::string text_of(std::exception_ptr e) {
   try {
@@ -121,8 +121,8 @@ class Ranks::Impl {
       for (size_t i = 0; i < peers_.size(); ++i) {
         const std::optional<Message> m = take(i, kAfterError);
         if (!m || m->head.at("sums").get<int64_t>() != communicator_->sums())
-          throw DeviceLost(str("rank 0 failed and rank ", i + 1,
-                               " did not, so they can not go on together: ", text_of(mine)));
+          lose(str("rank 0 failed and rank ", i + 1,
+                   " did not, so they can not go on together: ", text_of(mine)));
       }
       std::rethrow_exception(mine);
     }
@@ -194,15 +194,14 @@ class Ranks::Impl {
     }
     if (!peer.gone) return std::nullopt;
     alarm_.reset();
-    throw DeviceLost(str("rank ", i + 1, " ", peer.how));
+    lose(str("rank ", i + 1, " ", peer.how));
   }
 
   /// The same, where silence and errors are the end.
   Message answer(size_t i, std::chrono::seconds timeout) {
     std::optional<Message> m = take(i, timeout);
-    if (!m) throw DeviceLost(str("rank ", i + 1, " did not answer within ", timeout.count(), " s"));
-    if (m->head.contains("error"))
-      throw DeviceLost(str("rank ", i + 1, ": ", m->head.at("error").get<std::string>()));
+    if (!m) lose(str("rank ", i + 1, " did not answer within ", timeout.count(), " s"));
+    if (m->head.contains("error")) lose(str("rank ", i + 1, ": ", m->head.at("error").get<std::string>()));
     return std::move(*m);
   }
 
@@ -226,7 +225,7 @@ class Ranks::Impl {
     for (size_t i = 0; i < peers_.size(); ++i) {
       const Message m = answer(i, kReply);
       if (m.head.at("sums").get<int64_t>() != communicator_->sums())
-        throw std::logic_error(str("rank ", i + 1, " added up another number of times than rank 0"));
+        lose(str("rank ", i + 1, " added up another number of times than rank 0"));
     }
   }
 
@@ -268,6 +267,12 @@ class Ranks::Impl {
     arrived_.notify_all();
   }
 
+  /// The ranks can not go on together.
+  [[noreturn]] void lose(const std::string& why) {
+    lost_ = true;
+    throw DeviceLost(why);
+  }
+
   void arm(std::chrono::seconds after, std::string text) {
     if (alarm_) return;
     alarm_ = Steady::now() + after;
@@ -290,9 +295,14 @@ class Ranks::Impl {
       const std::unique_lock lock(mutex_);
       ending_ = true;
       alarm_.reset();
+      arm(kEnd, "the ranks did not part in time");
     }
-    for (const Peer& p : peers_)
+    for (const Peer& p : peers_) {
       if (p.channel) p.channel->send({{"op", "end"}});
+      const pid_t pid = p.pid;  // the watcher may reap it meanwhile
+      if (lost_ && pid > 0) ::kill(pid, SIGKILL);
+    }
+    if (lost_ && communicator_) communicator_->abandon();
     communicator_.reset();
     if (watcher_.joinable()) {
       const uint64_t one = 1;
@@ -315,6 +325,7 @@ class Ranks::Impl {
   std::vector<Peer> peers_;
   std::unique_ptr<Communicator> communicator_;
   bool unanswered_ = false;  ///< the last prefill
+  bool lost_ = false;        ///< DeviceLost was thrown
 
   int wake_ = -1;
   std::thread watcher_;

@@ -29,9 +29,13 @@ class NcclRanks final : public Communicator {
   }
   ~NcclRanks() override {
     try {
-      group_->shutdown();
+      if (!abandoned_) group_->shutdown();
     } catch (const std::exception&) {  // the other end may be gone
     }
+  }
+  void abandon() override {
+    abandoned_ = true;
+    group_->abort();
   }
 
  private:
@@ -41,6 +45,7 @@ class NcclRanks final : public Communicator {
   }
 
   c10::intrusive_ptr<c10d::ProcessGroupNCCL> group_;
+  bool abandoned_ = false;
 };
 
 const bool registered = [] {

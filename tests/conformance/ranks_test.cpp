@@ -151,8 +151,11 @@ TEST(RankArtefacts, ClustersOfSharePrefill) {
 }
 
 TEST(RankArtefacts, HeadsAveragedByUniSparseStayOnOneRank) {
-  const json params = {{"block", 32}, {"c_q", 8}, {"c_k", 8}, {"c_h", 9}};
-  EXPECT_THROW(masks("unisparse", params, kRanks[1]), Unsupported);
+  // 6 would suit the first rank's heads; all refuse, or one would wait for the other in vain
+  for (int c_h : {6, 9})
+    for (const HeadRange& range : kRanks)
+      EXPECT_THROW(masks("unisparse", {{"block", 32}, {"c_q", 8}, {"c_k", 8}, {"c_h", c_h}}, range),
+                   Unsupported);
   expect_slices("unisparse", {{"block", 32}, {"c_q", 8}, {"c_k", 8}, {"c_h", 3}}, true);
 }
 
