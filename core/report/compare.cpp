@@ -144,22 +144,21 @@ ComparedPoint compare_point(const std::string& label, const std::vector<Pair>& a
   }
   const bool read =
       std::all_of(pairs.begin(), pairs.end(), [](const Pair& p) { return p.a->of_positions(); });
+  const ScoreKind kind = read ? ScoreKind::positions : ScoreKind::answers;
   PairedStrata strata;
-  Strata before, after, moved;
+  Strata before, after;
   for (const auto& [name, group] : scores) {
     strata.push_back(group);
     before.emplace_back();
     after.emplace_back();
-    moved.emplace_back();
     for (auto [x, y] : group) {
       before.back().push_back(x);
       after.back().push_back(y);
-      moved.back().push_back(y - x);
     }
   }
-  out.score_a = read ? bootstrap(before, Center::mean) : score_estimate(before);
-  out.score_b = read ? bootstrap(after, Center::mean) : score_estimate(after);
-  out.difference = read ? bootstrap(moved, Center::mean) : paired_difference(strata);
+  out.score_a = score_estimate(before, kind);
+  out.score_b = score_estimate(after, kind);
+  out.difference = paired_difference(strata, kind);
   out.p = sign_flip_p(differences);
   const bool relative =
       std::all_of(pairs.begin(), pairs.end(), [](const Pair& p) { return p.a->metric == kPerplexityMetric; });

@@ -105,18 +105,17 @@ PointStats measure(const std::vector<Measured>& all, const std::string& task, co
       up_attention.add(m.task, speedup(r.dense_time.attention_s, r.time.attention_s));
     }
   }
-  // A share of positions is no proportion of samples, not even where it is 1: dense agrees with itself for
-  // certain.
   const bool read = std::all_of(measured.begin(), measured.end(),
                                 [](const Measured& m) { return m.sample->of_positions(); });
-  s.score = read ? bootstrap(scores.strata(), Center::mean) : score_estimate(scores.strata());
+  const ScoreKind kind = read ? ScoreKind::positions : ScoreKind::answers;
+  s.score = score_estimate(scores.strata(), kind);
   s.density = bootstrap(densities.strata(), Center::mean);
   if (baseline) return s;
   s.speedup_ttft = bootstrap(up_ttft.strata(), Center::median);
   s.speedup_attention = bootstrap(up_attention.strata(), Center::median);
   PairedStrata strata;
   for (auto& [name, group] : pairs) strata.push_back(std::move(group));
-  s.score_vs_dense = paired_difference(strata);
+  s.score_vs_dense = paired_difference(strata, kind);
   s.p_vs_dense = sign_flip_p(differences);
   const bool relative = std::all_of(measured.begin(), measured.end(),
                                     [](const Measured& m) { return m.sample->metric == kPerplexityMetric; });

@@ -150,7 +150,8 @@ Estimate bootstrap(const Strata& groups, Center center, uint64_t seed) {
   return out;
 }
 
-Estimate score_estimate(const Strata& groups) {
+Estimate score_estimate(const Strata& groups, ScoreKind kind) {
+  if (kind == ScoreKind::positions) return bootstrap(groups, Center::mean);
   std::vector<Estimate> parts;
   for (const std::vector<double>& group : groups) {
     if (group.empty()) return Estimate{};
@@ -168,7 +169,15 @@ int score_digits(const Estimate& e) {
   return (e.has_interval() ? e.hi - e.lo < 0.03 && size < 0.995 : size > 0 && size < 0.1) ? 3 : 2;
 }
 
-Estimate paired_difference(const PairedStrata& groups) {
+Estimate paired_difference(const PairedStrata& groups, ScoreKind kind) {
+  if (kind == ScoreKind::positions) {
+    Strata differences;
+    for (const auto& group : groups) {
+      differences.emplace_back();
+      for (auto [before, after] : group) differences.back().push_back(after - before);
+    }
+    return bootstrap(differences, Center::mean);
+  }
   std::vector<Estimate> parts;
   for (const auto& group : groups) {
     if (group.empty()) return Estimate{};

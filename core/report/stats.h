@@ -44,19 +44,23 @@ Estimate wilson(int successes, int n);
 /// Bootstrap", 2015, "expanded percentile"). No interval when a group has fewer than two values.
 Estimate bootstrap(const Strata& groups, Center center, uint64_t seed = 20250101);
 
-/// Mean score over groups. Within a group: Wilson when all scores are 0 or 1 (a bootstrap of five perfect
-/// scores would claim certainty), else bootstrap of the mean. Groups are combined by recovered variances
-/// (MOVER; Zou and Donner, Statistics in Medicine 27, 2008).
-Estimate score_estimate(const Strata& groups);
+/// What a score says: an answer, right, wrong or in part, or a share of a text's positions. A share is no
+/// proportion of samples, not even where it is 1: dense agrees with itself for certain.
+enum class ScoreKind { answers, positions };
+
+/// Mean score over groups. Within a group: Wilson when all scores are answers of 0 or 1 (a bootstrap of five
+/// perfect answers would claim certainty), else bootstrap of the mean. Groups are combined by recovered
+/// variances (MOVER; Zou and Donner, Statistics in Medicine 27, 2008).
+Estimate score_estimate(const Strata& groups, ScoreKind kind = ScoreKind::answers);
 
 /// Decimals that a score, or a difference of scores, deserves in print: three where its
 /// interval is narrow, or where it is small and has none.
 int score_digits(const Estimate& e);
 
 /// Mean of candidate - baseline over the same samples. Within a group: Newcombe's paired score interval
-/// (Statistics in Medicine 17, 1998, method 10) for 0/1 scores, else bootstrap of the differences; groups
-/// combined by MOVER.
-Estimate paired_difference(const PairedStrata& groups);
+/// (Statistics in Medicine 17, 1998, method 10) for answers of 0 or 1, else bootstrap of the differences;
+/// groups combined by MOVER.
+Estimate paired_difference(const PairedStrata& groups, ScoreKind kind = ScoreKind::answers);
 
 /// Two-sided p value of "the sign of each difference is a coin toss", statistic = |sum|: exact up to 16
 /// non-zero differences (for 0/1 scores that is McNemar's exact test), else 20,000 random sign patterns. 1

@@ -110,6 +110,19 @@ std::vector<std::pair<double, double>> table(int both, int lost, int won, int ne
 
 // Newcombe 1998 (paired), method 10: the table (e, f, g, h) = (36, 12, 2, 0) gives +0.2000 [0.0569, 0.3404].
 // Our difference is after - before, so signs turn. Sparse tables stay inside [-1, 1].
+TEST(Stats, SharesOfPositionsAreNoProportionOfSamples) {
+  const Estimate answers = score_estimate({{1, 1, 1}});
+  EXPECT_LT(answers.lo, 0.6);  // three right answers say little
+  const Estimate shares = score_estimate({{1, 1, 1}}, ScoreKind::positions);
+  EXPECT_DOUBLE_EQ(shares.value, 1);
+  EXPECT_DOUBLE_EQ(shares.lo, 1);
+  EXPECT_DOUBLE_EQ(shares.hi, 1);
+  const Estimate moved = paired_difference({{{1, 0}, {1, 0}, {1, 0}}}, ScoreKind::positions);
+  EXPECT_DOUBLE_EQ(moved.value, -1);
+  EXPECT_DOUBLE_EQ(moved.lo, -1);
+  EXPECT_DOUBLE_EQ(moved.hi, -1);
+}
+
 TEST(Stats, PairedIntervalAgreesWithNewcombesTable) {
   const Estimate e = paired_difference({table(36, 12, 2, 0)});
   EXPECT_NEAR(e.value, -0.2, 1e-9);
