@@ -42,7 +42,7 @@ MODELS = {
     "smollm2-135m-instruct-128k": {
         "adapter": REPO / "experiments" / "models" / "smollm2-135m-instruct-128k",
         "sha256": {
-            "model.safetensors": "ccd3888d67d42c35f16fa975bb4cf530dfb5e7f279f3dfe06861442d9bf9adb0",
+            "model.safetensors": "3bd0c6e819fe7f2abedb3854dad81b4e3ecb713a1ba262fef747fbfed64b9a93",
             "tokenizer.json": "a68ad4614054f6296aae64bf9c7431e6f5a634803417a4b1675789d6d21d3406",
         },
     },

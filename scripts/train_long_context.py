@@ -13,7 +13,7 @@ Several GPUs of one host: `python -m torch.distributed.run --standalone --nproc-
 ...`; BATCH is then the sequences of one GPU, and a step is as with all of them in one batch.
 
 Needs Python packages that the set-up does not bring: torch as it comes from PyPI (with CUDA for anything but a try),
-safetensors, numpy. At 131,072 tokens it takes about 40 GB of GPU memory.
+safetensors, numpy. At 131,072 tokens it takes 21 GiB of GPU memory.
 """
 import argparse
 import json
