@@ -45,9 +45,10 @@ if(PREFILL_CUDA)
   # libtorch_cuda.so registers its kernels at load time; nothing refers to its symbols, so --as-needed would drop it.
   target_link_libraries(libtorch::cuda INTERFACE libtorch::cpu libtorch::c10_cuda
     "-Wl,--push-state,--no-as-needed,${LIBTORCH_ROOT}/lib/libtorch_cuda.so,--pop-state" CUDA::cudart)
-  # NCCL's header, of the wheel that comes with LibTorch's CUDA libraries (scripts/bootstrap.sh --cuda), or the system's.
-  # libtorch_cuda.so loads the library itself. Without it everything else builds; several GPUs can not share a model then.
-  find_path(PREFILL_NCCL_INCLUDE nccl.h HINTS "${LIBTORCH_ROOT}/../nvidia/nccl/include" ${CUDAToolkit_INCLUDE_DIRS})
+  # NCCL's header, of the wheel beside LibTorch (scripts/bootstrap.sh --cuda) and no other: c10d's structs hold NCCL's, so
+  # the version must be the one that LibTorch was built with. libtorch_cuda.so loads the library itself. Without the
+  # header everything else builds; several GPUs can not share a model then.
+  find_path(PREFILL_NCCL_INCLUDE nccl.h PATHS "${LIBTORCH_ROOT}/../nvidia/nccl/include" NO_DEFAULT_PATH)
   if(PREFILL_NCCL_INCLUDE)
     message(STATUS "NCCL: ${PREFILL_NCCL_INCLUDE}")
   else()

@@ -91,9 +91,14 @@ class Ranks(ProgramTest):
                 self.assertAlmostEqual(a["density"], b["density"], delta=2e-3, msg=key)
                 self.assertEqual(b["tensor_parallel"], 2)
                 self.assertNotIn("tensor_parallel", a)
+                self.assertEqual((a["weights"], b["weights"]), ("random", "random"))
+                self.assertNotIn("score", {**a, **a.get("dense", {})})
         specs = [json.loads(p.read_text()) for p in (self.folder / "results").rglob("spec.json")]
         self.assertEqual({s.get("tensor_parallel", 1) for s in specs}, {1, 2})
         self.assertEqual({s["model"].get("weights") for s in specs}, {"random"})
+        self.assertTrue(all("score" not in json.loads(p.read_text()) for p in (self.folder / "results").rglob("summary.json")))
+        rows = [line.split() for line in self.ok("report", self.folder / "results" / "x-tp2").splitlines()]
+        self.assertEqual([row[3] for row in rows if row[1:3] == ["dense", "1"]], ["-"])  # no score in the table
         hardware = {json.loads(p.read_text())["hardware"] for p in (self.folder / "results" / "x-tp2").rglob("provenance.json")}
         self.assertTrue(all(h.startswith("2 ranks on ") for h in hardware), hardware)
 
