@@ -3,6 +3,9 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <vector>
+
 namespace prefill {
 
 struct DeviceOps {
@@ -48,6 +51,16 @@ struct DeviceOps {
   /// position real_rows on count nothing. False where the kernel does not know the case; mass is untouched.
   bool (*softmax_block_sums)(const at::Tensor& scores, double scale, int64_t block, int64_t first_row,
                              int64_t real_rows, const at::Tensor& mass) = nullptr;
+
+  struct Strided {
+    double scale;                          ///< of a sum over a group's products
+    int64_t stride, block;                 ///< tokens
+    const std::vector<int64_t>& key_order; ///< [stride]: the key of a group that each of its queries meets
+    bool rounded;                          ///< scores are rounded to q's dtype before they are scaled
+  };
+  /// antidiagonal_mass of methods/parts/scores.h from q [Hq,N,D] and k [Hkv,N,D] of 16 bits as they lie: float32
+  /// [Hq,nb,nb]. Undefined: unknown case.
+  at::Tensor (*strided_mass)(const at::Tensor& q, const at::Tensor& k, const Strided&) = nullptr;
 };
 
 /// Of CUDA tensors.

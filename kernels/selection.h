@@ -57,6 +57,23 @@ struct BlockSumArgs {
   int64_t head_stride, row_stride;  ///< of mass, in elements
 };
 Result softmax_block_sums_cuda(const BlockSumArgs&, void* stream);
+/// XAttention's masses, mass [q_heads][blocks][blocks] with blocks = ceil(seq_len / block): tokens in groups of `stride`, the
+/// score of a query and a key group is scale * the sum over i of q_i . k_key_order[i] (zeros past the end); softmax over the
+/// key groups up to the query group's own; summed over the groups of each pair of blocks; 0 above the diagonal. Hopper only.
+/// workspace: strided_mass_cuda_workspace() bytes, 16-byte aligned; 0: an unknown case.
+struct StridedArgs {
+  const void *q, *k;
+  Dtype dtype;  ///< bf16, f16
+  int q_heads, kv_heads, dim;
+  int64_t seq_len, q_head_stride, q_row_stride, k_head_stride, k_row_stride;
+  int stride, block;         ///< 2 to 64 groups a block, a power of two
+  const int64_t* key_order;  ///< [stride], host memory
+  float scale;
+  bool rounded;  ///< scores are rounded to dtype before they are scaled
+  float* mass;
+};
+size_t strided_mass_cuda_workspace(const StridedArgs&);
+Result strided_mass_cuda(const StridedArgs&, void* workspace, void* stream);
 /// counts[r]: how many of the largest entries of row r of x [rows,n] (not negative) sum to `mass` at least; n where all do
 /// not, at least 1.
 Result mass_count_cuda(const float* x, int64_t rows, int64_t n, float mass, int64_t* counts, void* stream);

@@ -118,6 +118,25 @@ bool softmax_block_sums(const at::Tensor& scores, double scale, int64_t block, i
   return true;
 }
 
+at::Tensor strided_mass(const at::Tensor& q, const at::Tensor& k, const DeviceOps::Strided& how) {
+  if (!half(q) || k.scalar_type() != q.scalar_type() || q.stride(2) != 1 || k.stride(2) != 1) return {};
+  const c10::cuda::CUDAGuard guard(q.device());
+  kernels::StridedArgs a{};
+  a.q = q.const_data_ptr(), a.k = k.const_data_ptr(), a.dtype = dtype(q);
+  a.q_heads = int(q.size(0)), a.kv_heads = int(k.size(0)), a.dim = int(q.size(2)), a.seq_len = q.size(1);
+  a.q_head_stride = q.stride(0), a.q_row_stride = q.stride(1), a.k_head_stride = k.stride(0), a.k_row_stride = k.stride(1);
+  a.stride = int(how.stride), a.block = int(how.block), a.key_order = how.key_order.data();
+  a.scale = float(how.scale), a.rounded = how.rounded;
+  const size_t bytes = kernels::strided_mass_cuda_workspace(a);
+  if (bytes == 0) return {};
+  const at::Tensor scratch = at::empty({int64_t(bytes)}, q.options().dtype(at::kByte));
+  const int64_t blocks = (a.seq_len + how.block - 1) / how.block;
+  const at::Tensor mass = at::empty({q.size(0), blocks, blocks}, q.options().dtype(at::kFloat));
+  a.mass = mass.data_ptr<float>();
+  adapters::raise_on(kernels::strided_mass_cuda(a, scratch.mutable_data_ptr(), stream(q)), "cuda");
+  return mass;
+}
+
 at::Tensor count_for_mass(const at::Tensor& x, double mass) {
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor rows = x.to(at::kFloat).contiguous(), counts = at::empty({x.size(0)}, x.options().dtype(at::kLong));
@@ -133,7 +152,8 @@ const bool registered = [] {
                 .stripe_hits = stripe_hits,
                 .select_tiles = select_tiles,
                 .count_for_mass = count_for_mass,
-                .softmax_block_sums = softmax_block_sums};
+                .softmax_block_sums = softmax_block_sums,
+                .strided_mass = strided_mass};
   return true;
 }();
 

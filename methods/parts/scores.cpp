@@ -173,8 +173,16 @@ at::Tensor antidiagonal_mass(const at::Tensor& q, const at::Tensor& k, double sc
   // On a GPU 16-bit inputs stay what they are: their products are exact in float32 on the tensor cores.
   const bool narrow =
       q.is_cuda() && q.scalar_type() != at::kFloat && o.mode != "double" && o.mode != "triple";
+  const std::vector<int64_t> keys = key_order(o);
+  const double divided = scale / double(stride) / o.norm;
+  if (narrow && cuda_ops().strided_mass && !o.round_every_step && o.own_chunk == 0 &&
+      (o.keep == at::kFloat || o.keep == q.scalar_type())) {
+    const at::Tensor mass =
+        cuda_ops().strided_mass(q, k, {divided, stride, block, keys, /*rounded=*/o.keep != at::kFloat});
+    if (mass.defined()) return o.keep == at::kFloat ? mass : rounded_to(mass, o.keep);
+  }
   const at::ScalarType held = narrow ? q.scalar_type() : at::kFloat;
-  const at::Tensor order = at::tensor(key_order(o), at::kLong).to(q.device());
+  const at::Tensor order = at::tensor(keys, at::kLong).to(q.device());
   const at::Tensor fq = fold(zero_padded(q, blocks * block, held));
   at::Tensor fk = zero_padded(k, blocks * block, held).view({k.size(0), groups, stride, dim});
   fk = fold(blurred_keys(fk, o.mode).index_select(2, order));
@@ -187,7 +195,6 @@ at::Tensor antidiagonal_mass(const at::Tensor& q, const at::Tensor& k, double sc
     at::Tensor logits = narrow ? grouped_dot_16(fq.narrow(1, first, rows), fk.narrow(1, 0, end))
                                : grouped_dot(fq.narrow(1, first, rows), fk.narrow(1, 0, end));
     at::Tensor into = mass.narrow(1, first / per_block, rows / per_block).narrow(2, 0, end / per_block);
-    const double divided = scale / double(stride) / o.norm;
     if (!o.round_every_step && chunk == 0) {
       causal_block_sums(rounded_to(logits, o.keep), divided, per_block, first, real_groups, into);
       if (o.keep != at::kFloat) into.copy_(rounded_to(into, o.keep));
