@@ -19,7 +19,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr size_t kMostScratch = size_t(768) << 20;   ///< unless one key head needs more
 constexpr size_t kMostOfHead = size_t(8) << 30, kMostShared = 220 * 1024;
-constexpr int kBandRows = 32;  ///< rows of tiles, over the heads of a group, that walk the columns together
+constexpr int kBandRows = 4096;  ///< query groups, of all heads of a group, that walk the columns together
 
 struct MassParams {
   ScoreTiles tiles;
@@ -66,6 +66,13 @@ __global__ void __launch_bounds__(kThreads) block_mass_kernel(const __grid_const
   }
 }
 
+/// PREFILL_STRIDED, to compare designs in one call of a device: "old" (the product by ATen), "single" (no clusters),
+/// "turns", "single-turns".
+bool variant(const char* name) {
+  const char* wanted = std::getenv("PREFILL_STRIDED");
+  return wanted && !std::strcmp(wanted, name);
+}
+
 struct Sizes {
   ScoreTiles tiles{2};
   int groups, blocks, per_block, row_tiles, kv_heads;  ///< kv_heads: of one launch
@@ -74,7 +81,7 @@ struct Sizes {
 
 Sizes sizes_of(const StridedArgs& a) {
   Sizes s{};
-  s.tiles = {2};
+  s.tiles = {variant("single") || variant("single-turns") ? 2 : 4};
   s.groups = int((a.seq_len + a.stride - 1) / a.stride);
   s.blocks = int((a.seq_len + a.block - 1) / a.block);
   s.per_block = a.block / a.stride;
@@ -85,12 +92,6 @@ Sizes sizes_of(const StridedArgs& a) {
   s.stats = stats * size_t(s.kv_heads), s.sums = sums * size_t(s.kv_heads);
   s.shared = sizeof(float) * size_t(s.per_block) * size_t(s.tiles.columns(s.row_tiles - 1));
   return s;
-}
-
-/// PREFILL_STRIDED, to compare designs in one call of a device: "old" (the product by ATen), "turns".
-bool variant(const char* name) {
-  const char* wanted = std::getenv("PREFILL_STRIDED");
-  return wanted && !std::strcmp(wanted, name);
 }
 
 Result check(const StridedArgs& a) {
@@ -133,15 +134,15 @@ Result strided_mass_cuda(const StridedArgs& a, void* workspace, void* stream_han
   p.partial = int(a.seq_len % a.stride);
   for (int i = 0; i < 2; ++i) {
     const int64_t groups = i == 0 ? s.groups : a.seq_len / a.stride;
-    if (Result r = make_group_map(p.q[i], a.q, a.dtype, a.dim, a.stride, groups, a.q_heads, a.q_row_stride, a.q_head_stride, s.tiles.rows());
+    if (Result r = make_group_map(p.q[i], a.q, a.dtype, a.dim, a.stride, groups, a.q_heads, a.q_row_stride, a.q_head_stride, 128);
         r.status != Status::ok)
       return r;
-    if (Result r = make_group_map(p.k[i], a.k, a.dtype, a.dim, a.stride, groups, a.kv_heads, a.k_row_stride, a.k_head_stride, kScoreCols);
+    if (Result r = make_group_map(p.k[i], a.k, a.dtype, a.dim, a.stride, groups, a.kv_heads, a.k_row_stride, a.k_head_stride, kScoreCols * 2 / s.tiles.quarters);
         r.status != Status::ok)
       return r;
   }
   p.groups = s.groups, p.q_heads = a.q_heads, p.kv_heads = a.kv_heads, p.stride = a.stride, p.halves = a.dim / 64;
-  p.per_block = s.per_block, p.row_tiles = s.row_tiles, p.band = std::max(1, kBandRows / group);
+  p.per_block = s.per_block, p.row_tiles = s.row_tiles, p.band = std::max(1, kBandRows / s.tiles.rows() / group);
   p.rounded = a.rounded, p.scale_log2 = a.scale * 1.4426950408889634f;
   p.stats = static_cast<float2*>(workspace);
   p.sums = reinterpret_cast<float*>(static_cast<char*>(workspace) + s.stats);
@@ -155,7 +156,7 @@ Result strided_mass_cuda(const StridedArgs& a, void* workspace, void* stream_han
   for (int first = 0; rc == cudaSuccess && first < a.kv_heads; first += s.kv_heads) {
     const int kv_heads = std::min(s.kv_heads, a.kv_heads - first);
     p.first_kv_head = first;
-    rc = strided_scores_sm90(p, kv_heads, a.dtype == Dtype::f16, multiprocessors, variant("turns"), stream);
+    rc = strided_scores_sm90(p, kv_heads, a.dtype == Dtype::f16, multiprocessors, variant("turns") || variant("single-turns"), stream);
     if (rc != cudaSuccess) break;
     m.mass = a.mass + int64_t(first) * group * s.blocks * s.blocks;
     block_mass_kernel<<<dim3(unsigned(s.blocks), unsigned(kv_heads * group)), kThreads, s.shared, stream>>>(m);

@@ -8,6 +8,7 @@
 namespace prefill::kernels::cuda {
 namespace {
 
+constexpr int kRows = 128;                    ///< query groups of a thread block's tile, 64 a warpgroup
 constexpr int kStages = 4, kDepth = 64;       ///< of the reduced dimension in a stage: one row of the swizzle
 constexpr int kInfoRing = 8;                  ///< more than the tiles that kStages can belong to
 constexpr int kOrderBarrier = 1;              ///< named barriers 1, 2: whose turn on the tensor cores
@@ -17,9 +18,8 @@ struct TileInfo {
   int slot, row, col;  ///< tile in the scratch memory; first query group, first key group
 };
 
-template <int kConsumers>
 struct alignas(1024) ScoreLayout {
-  static constexpr int kQueryBytes = 64 * kConsumers * kDepth * 2, kKeyBytes = kScoreCols * kDepth * 2;
+  static constexpr int kQueryBytes = kRows * kDepth * 2, kKeyBytes = kScoreCols * kDepth * 2;
   uint8_t q[kStages * kQueryBytes], k[kStages * kKeyBytes];
   uint64_t full[kStages], empty[kStages];
   TileInfo info[kInfoRing];
@@ -32,6 +32,26 @@ __device__ __forceinline__ void load_groups(void* dst, const CUtensorMap* map, u
           smem_address(dst)),
       "l"(map), "r"(smem_address(bar)), "r"(x), "r"(token), "r"(group), "r"(head)
       : "memory");
+}
+
+/// The same to the same place of both thread blocks of a cluster, completing on the barrier of each.
+__device__ __forceinline__ void load_groups_for_two(void* dst, const CUtensorMap* map, uint64_t* bar, int x, int token, int group,
+                                                    int head) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4, %5, "
+      "%6}], [%2], %7;" ::"r"(smem_address(dst)),
+      "l"(map), "r"(smem_address(bar)), "r"(x), "r"(token), "r"(group), "r"(head), "h"(uint16_t(3))
+      : "memory");
+}
+__device__ __forceinline__ void mbarrier_arrive_at(uint64_t* bar, int thread_block) {
+  asm volatile(
+      "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(smem_address(bar)),
+      "r"(thread_block)
+      : "memory");
+}
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;\n" ::: "memory");
 }
 
 /// As mbarrier_wait, but a wait of many seconds ends the kernel with an error: the device is not lost to a mistake here.
@@ -114,16 +134,16 @@ struct TileOrder {
   }
 };
 
-/// The loading warp, one lane of it.
-template <int kConsumers>
-__device__ __forceinline__ void load_tiles(const StridedParams& p, ScoreLayout<kConsumers>& shared, int all) {
-  using Layout = ScoreLayout<kConsumers>;
+/// The loading warp, one lane of it. Each of two thread blocks brings half of the keys for both.
+template <int kBlocks>
+__device__ __forceinline__ void load_tiles(const StridedParams& p, ScoreLayout& shared, int all, int rank) {
+  using Layout = ScoreLayout;
   const int group = p.q_heads / p.kv_heads, per_head = p.tiles.before(p.row_tiles);
   TileOrder order{p};
   uint32_t stage = 0, tile = 0;
-  for (int id = blockIdx.x; id < all; id += gridDim.x, ++tile) {
+  for (int id = blockIdx.x / kBlocks; id < all; id += gridDim.x / kBlocks, ++tile) {
     const Tile t = order.at(id);
-    const int row = t.row * (64 * kConsumers), col = t.col * kScoreCols;
+    const int row = t.row * (kRows * kBlocks), col = t.col * kScoreCols;
     for (int token = 0; token < p.stride; ++token) {
       const int key_token = p.key_order[token];
       const CUtensorMap *q = &p.q[token >= p.partial], *k = &p.k[key_token >= p.partial];
@@ -133,10 +153,14 @@ __device__ __forceinline__ void load_tiles(const StridedParams& p, ScoreLayout<k
         if (token == 0 && half == 0)
           shared.info[tile % kInfoRing] = {t.head * per_head + p.tiles.before(t.row) + t.col, row, col};
         mbarrier_arrive_expect(&shared.full[at], Layout::kQueryBytes + Layout::kKeyBytes);
-        load_groups(shared.q + at * Layout::kQueryBytes, q, &shared.full[at], half * kDepth, token, row,
+        load_groups(shared.q + at * Layout::kQueryBytes, q, &shared.full[at], half * kDepth, token, row + kRows * rank,
                     p.first_kv_head * group + t.head);
-        load_groups(shared.k + at * Layout::kKeyBytes, k, &shared.full[at], half * kDepth, key_token, col,
-                    p.first_kv_head + t.kv_head);
+        if constexpr (kBlocks == 1)
+          load_groups(shared.k + at * Layout::kKeyBytes, k, &shared.full[at], half * kDepth, key_token, col,
+                      p.first_kv_head + t.kv_head);
+        else
+          load_groups_for_two(shared.k + at * Layout::kKeyBytes + rank * (Layout::kKeyBytes / 2), k, &shared.full[at], half * kDepth,
+                              key_token, col + rank * (kScoreCols / 2), p.first_kv_head + t.kv_head);
       }
     }
   }
@@ -238,18 +262,24 @@ __device__ __forceinline__ void finish_tile(const StridedParams& p, float (&s)[1
   }
 }
 
-/// One consumer warpgroup: rows [64 wg, 64 wg + 64) of every tile of this block. kTurns: two warpgroups issue their products
-/// by turns, half a stage apart, so that one's exponentials begin under the other's last product.
-template <int kConsumers, bool kTurns, class T>
-__device__ __forceinline__ void consume_tiles(const StridedParams& p, ScoreLayout<kConsumers>& shared, int all, int wg) {
-  using Layout = ScoreLayout<kConsumers>;
-  const int lane = threadIdx.x & 31, in_tile = 64 * wg + 16 * ((threadIdx.x >> 5) & 3), steps = p.stride * p.halves;
+/// One consumer warpgroup: 64 rows of every tile of this thread block. kTurns: two warpgroups issue their products by turns,
+/// half a stage apart, so that one's exponentials begin under the other's last product.
+template <int kBlocks, bool kTurns, class T>
+__device__ __forceinline__ void consume_tiles(const StridedParams& p, ScoreLayout& shared, int all, int rank, int wg) {
+  using Layout = ScoreLayout;
+  const int lane = threadIdx.x & 31, in_tile = kRows * rank + 64 * wg + 16 * ((threadIdx.x >> 5) & 3), steps = p.stride * p.halves;
   const uint64_t q_tile = matrix_descriptor(smem_address(shared.q) + wg * (64 * kDepth * 2), 16, 1024);
   const uint64_t k_tile = matrix_descriptor(smem_address(shared.k), 16, 1024);
+  const auto release = [&](uint64_t* bar) {
+    if constexpr (kBlocks == 1)
+      mbarrier_arrive(bar);
+    else if (lane < 2)
+      mbarrier_arrive_at(bar, lane);
+  };
   if (kTurns && wg == 1) named_barrier_arrive(kOrderBarrier, 256);  // the first warpgroup begins
   uint32_t stage = 0, tile = 0;
   float s[128];
-  for (int id = blockIdx.x; id < all; id += gridDim.x, ++tile) {
+  for (int id = blockIdx.x / kBlocks; id < all; id += gridDim.x / kBlocks, ++tile) {
 #pragma unroll
     for (int i = 0; i < 128; ++i) asm volatile("" : "=f"(s[i]));  // the first product overwrites them
     for (int step = 0; step < steps; ++step, ++stage) {
@@ -264,55 +294,72 @@ __device__ __forceinline__ void consume_tiles(const StridedParams& p, ScoreLayou
       if (kTurns) named_barrier_arrive(kOrderBarrier + 1 - wg, 256);
       if (step > 0) {
         wgmma_wait<1>();
-        mbarrier_arrive(&shared.empty[(stage - 1) % kStages]);
+        release(&shared.empty[(stage - 1) % kStages]);
       }
     }
     wgmma_wait<0>();
     pin(s);
     const TileInfo info = shared.info[tile % kInfoRing];
-    mbarrier_arrive(&shared.empty[(stage - 1) % kStages]);
+    release(&shared.empty[(stage - 1) % kStages]);
     finish_tile<T>(p, s, info, in_tile, lane);
   }
 }
 
-template <int kConsumers, bool kTurns, class T>
-__global__ void __launch_bounds__(128 * (kConsumers + 1), 1) strided_scores_kernel(const __grid_constant__ StridedParams p, int kv_heads) {
+template <int kBlocks, bool kTurns, class T>
+__global__ void __launch_bounds__(384, 1) strided_scores_kernel(const __grid_constant__ StridedParams p, int kv_heads) {
   extern __shared__ __align__(1024) uint8_t raw[];  // the swizzle needs the alignment
-  auto& shared = *reinterpret_cast<ScoreLayout<kConsumers>*>(raw);
+  auto& shared = *reinterpret_cast<ScoreLayout*>(raw);
   if (threadIdx.x == 0) {
     if (smem_address(raw) % 1024) __trap();
     for (int i = 0; i < kStages; ++i) {
       mbarrier_init(&shared.full[i], 1);
-      mbarrier_init(&shared.empty[i], 128 * kConsumers);
+      mbarrier_init(&shared.empty[i], kBlocks == 1 ? 256 : 16);  // every thread, or a lane of each warp of both thread blocks
     }
     mbarrier_init_fence();
   }
-  __syncthreads();
+  const int rank = kBlocks == 1 ? 0 : int(blockIdx.x % kBlocks);
+  if constexpr (kBlocks == 1)
+    __syncthreads();
+  else
+    cluster_sync();
   const int all = kv_heads * (p.q_heads / p.kv_heads) * p.tiles.before(p.row_tiles);
   const int group = threadIdx.x / 128;
   if (group == 0) {
-    set_registers_down<kConsumers == 2 ? 40 : 32>();
-    if (threadIdx.x == 0) load_tiles(p, shared, all);
+    set_registers_down<56>();
+    if (threadIdx.x == 0) load_tiles<kBlocks>(p, shared, all, rank);
   } else {
-    set_registers_up<kConsumers == 2 ? 232 : 160>();
-    consume_tiles<kConsumers, kTurns, T>(p, shared, all, group - 1);
+    set_registers_up<224>();
+    consume_tiles<kBlocks, kTurns, T>(p, shared, all, rank, group - 1);
+  }
+  if constexpr (kBlocks == 2) {  // nobody leaves while the other one still writes here
+    __syncwarp();
+    cluster_sync();
   }
 }
 
-template <int kConsumers, bool kTurns, class T>
+template <int kBlocks, bool kTurns, class T>
 cudaError_t launch(const StridedParams& p, int kv_heads, int multiprocessors, cudaStream_t stream) {
-  constexpr int kBytes = sizeof(ScoreLayout<kConsumers>);
+  constexpr int kBytes = sizeof(ScoreLayout);
   static_assert(kBytes <= 227 * 1024);
-  const auto kernel = strided_scores_kernel<kConsumers, kTurns, T>;
+  const auto kernel = strided_scores_kernel<kBlocks, kTurns, T>;
   if (const auto rc = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes); rc != cudaSuccess) return rc;
   const int64_t tiles = int64_t(kv_heads) * (p.q_heads / p.kv_heads) * p.tiles.before(p.row_tiles);
-  kernel<<<unsigned(tiles < multiprocessors ? tiles : multiprocessors), 128 * (kConsumers + 1), kBytes, stream>>>(p, kv_heads);
-  return cudaGetLastError();
+  const int64_t most = multiprocessors / kBlocks;
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = kBlocks, cluster.val.clusterDim.y = 1, cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(unsigned(kBlocks * (tiles < most ? tiles : most))), config.blockDim = dim3(384);
+  config.dynamicSmemBytes = kBytes, config.stream = stream;
+  config.attrs = &cluster, config.numAttrs = kBlocks > 1;
+  return cudaLaunchKernelEx(&config, kernel, p, kv_heads);
 }
 
 template <class T>
 cudaError_t launch_any(const StridedParams& p, int kv_heads, int multiprocessors, bool turns, cudaStream_t stream) {
-  return turns ? launch<2, true, T>(p, kv_heads, multiprocessors, stream) : launch<2, false, T>(p, kv_heads, multiprocessors, stream);
+  if (p.tiles.quarters == 4)
+    return turns ? launch<2, true, T>(p, kv_heads, multiprocessors, stream) : launch<2, false, T>(p, kv_heads, multiprocessors, stream);
+  return turns ? launch<1, true, T>(p, kv_heads, multiprocessors, stream) : launch<1, false, T>(p, kv_heads, multiprocessors, stream);
 }
 
 }  // namespace
