@@ -53,13 +53,13 @@ struct DeviceOps {
                              int64_t real_rows, const at::Tensor& mass) = nullptr;
 
   struct Strided {
-    double scale;                          ///< of a sum over a group's products
-    int64_t stride, block;                 ///< tokens
-    const std::vector<int64_t>& key_order; ///< [stride]: the key of a group that each of its queries meets
-    bool rounded;                          ///< scores are rounded to q's dtype before they are scaled
+    double scale;                           ///< of a sum over a group's products
+    int64_t stride, block;                  ///< tokens
+    const std::vector<int64_t>& key_order;  ///< [stride]: the key of a group that each of its queries meets
+    bool rounded;                           ///< scores are rounded to q's dtype before they are scaled
   };
-  /// antidiagonal_mass of methods/parts/scores.h from q [Hq,N,D] and k [Hkv,N,D] of 16 bits as they lie: float32
-  /// [Hq,nb,nb]. Undefined: unknown case.
+  /// antidiagonal_mass of methods/parts/scores.h from q [Hq,N,D] and k [Hkv,N,D] of 16 bits as they lie:
+  /// float32 [Hq,nb,nb]. Undefined: unknown case.
   at::Tensor (*strided_mass)(const at::Tensor& q, const at::Tensor& k, const Strided&) = nullptr;
 };
 

@@ -1,5 +1,5 @@
-// Block masses of strided token groups (XAttention): checks and launches, and the pass that normalises what the product
-// kernel leaves (strided_scores_sm90.cu).
+// Block masses of strided token groups (XAttention): checks and launches, and the pass that normalises what
+// the product kernel leaves (strided_scores_sm90.cu).
 #include "kernels/cuda/strided_mass.h"
 
 #include <cuda_runtime.h>
@@ -17,7 +17,7 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr size_t kMostScratch = size_t(768) << 20;   ///< unless one key head needs more
+constexpr size_t kMostScratch = size_t(768) << 20;  ///< unless one key head needs more
 constexpr size_t kMostOfHead = size_t(8) << 30, kMostShared = 220 * 1024;
 constexpr int kBandRows = 4096;  ///< query groups, of all heads of a group, that walk the columns together
 
@@ -29,12 +29,13 @@ struct MassParams {
   float* mass;  ///< [head of this launch][blocks][blocks]
 };
 
-/// One block of threads per (row of blocks, head). A row's largest score and its sum come from its tiles; each tile's sums then
-/// count with 2^(largest of the tile - largest of the row) / sum of the row.
+/// One block of threads per (row of blocks, head). A row's largest score and its sum come from its tiles;
+/// each tile's sums then count with 2^(largest of the tile - largest of the row) / sum of the row.
 __global__ void __launch_bounds__(kThreads) block_mass_kernel(const __grid_constant__ MassParams p) {
   extern __shared__ float weights[];  // [per_block][cols]
   const int block_row = int(gridDim.x - 1 - blockIdx.x), warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-  const int first = block_row * p.per_block, rows = p.tiles.rows(), tile_row = first / rows, in_tile = first % rows;
+  const int first = block_row * p.per_block, rows = p.tiles.rows(), tile_row = first / rows,
+            in_tile = first % rows;
   const int cols = (first + p.per_block - 1) / kScoreCols + 1, per_tile = kScoreCols / p.per_block;
   const int64_t tile = int64_t(blockIdx.y) * p.tiles.before(p.row_tiles) + p.tiles.before(tile_row);
   for (int r = warp; r < p.per_block; r += kThreads / 32) {
@@ -46,7 +47,8 @@ __global__ void __launch_bounds__(kThreads) block_mass_kernel(const __grid_const
     for (int o = 16; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, o));
     const float base = top == -INFINITY ? 0.f : top;
     if (first + r < p.groups)
-      for (int c = lane; c < cols; c += 32) total += stats[int64_t(c) * rows].y * exp2_fast(stats[int64_t(c) * rows].x - base);
+      for (int c = lane; c < cols; c += 32)
+        total += stats[int64_t(c) * rows].y * exp2_fast(stats[int64_t(c) * rows].x - base);
 #pragma unroll
     for (int o = 16; o; o >>= 1) total += __shfl_xor_sync(0xffffffffu, total, o);
     for (int c = lane; c < cols; c += 32)
@@ -66,8 +68,8 @@ __global__ void __launch_bounds__(kThreads) block_mass_kernel(const __grid_const
   }
 }
 
-/// PREFILL_STRIDED, to compare designs in one call of a device: "old" (the product by ATen), "single" (no clusters),
-/// "turns", "single-turns".
+/// PREFILL_STRIDED, to compare designs in one call of a device: "old" (the product by ATen), "single" (no
+/// clusters), "turns", "single-turns".
 bool variant(const char* name) {
   const char* wanted = std::getenv("PREFILL_STRIDED");
   return wanted && !std::strcmp(wanted, name);
@@ -86,7 +88,8 @@ Sizes sizes_of(const StridedArgs& a) {
   s.blocks = int((a.seq_len + a.block - 1) / a.block);
   s.per_block = a.block / a.stride;
   s.row_tiles = (s.groups + s.tiles.rows() - 1) / s.tiles.rows();
-  const size_t rows = size_t(a.q_heads / a.kv_heads) * size_t(s.tiles.before(s.row_tiles)) * size_t(s.tiles.rows());
+  const size_t rows =
+      size_t(a.q_heads / a.kv_heads) * size_t(s.tiles.before(s.row_tiles)) * size_t(s.tiles.rows());
   const size_t stats = rows * sizeof(float2), sums = rows * size_t(kScoreCols / s.per_block) * sizeof(float);
   s.kv_heads = int(std::clamp<size_t>(kMostScratch / (stats + sums), 1, size_t(a.kv_heads)));
   s.stats = stats * size_t(s.kv_heads), s.sums = sums * size_t(s.kv_heads);
@@ -98,11 +101,14 @@ Result check(const StridedArgs& a) {
   if (variant("old")) return {Status::unsupported, "strided_mass: not wanted"};
   if ((a.dtype != Dtype::bf16 && a.dtype != Dtype::f16) || (a.dim != 64 && a.dim != 128))
     return {Status::unsupported, "strided_mass: bfloat16 or float16, head_dim 64 or 128"};
-  if (a.stride < 1 || a.stride > 128 || a.block % a.stride || a.seq_len < a.stride || a.seq_len / a.stride >= 1 << 20)
-    return {Status::unsupported, "strided_mass: strides up to 128 that divide the block, 1 to 2^20 whole groups"};
+  if (a.stride < 1 || a.stride > 128 || a.block % a.stride || a.seq_len < a.stride ||
+      a.seq_len / a.stride >= 1 << 20)
+    return {Status::unsupported,
+            "strided_mass: strides up to 128 that divide the block, 1 to 2^20 whole groups"};
   if (const int per = a.block / a.stride; per < 2 || per > 64 || (per & (per - 1)))
     return {Status::unsupported, "strided_mass: blocks of 2 to 64 groups, a power of two"};
-  if (a.q_heads % a.kv_heads || a.q_heads > 65535 || !(a.scale > 0)) return {Status::bad_argument, "strided_mass: heads or scale"};
+  if (a.q_heads % a.kv_heads || a.q_heads > 65535 || !(a.scale > 0))
+    return {Status::bad_argument, "strided_mass: heads or scale"};
   for (int64_t stride : {a.q_head_stride, a.q_row_stride, a.k_head_stride, a.k_row_stride})
     if (stride % 8) return {Status::unsupported, "strided_mass: unaligned"};
   if (reinterpret_cast<uintptr_t>(a.q) % 16 || reinterpret_cast<uintptr_t>(a.k) % 16)
@@ -134,15 +140,19 @@ Result strided_mass_cuda(const StridedArgs& a, void* workspace, void* stream_han
   p.partial = int(a.seq_len % a.stride);
   for (int i = 0; i < 2; ++i) {
     const int64_t groups = i == 0 ? s.groups : a.seq_len / a.stride;
-    if (Result r = make_group_map(p.q[i], a.q, a.dtype, a.dim, a.stride, groups, a.q_heads, a.q_row_stride, a.q_head_stride, 128);
+    if (Result r = make_group_map(p.q[i], a.q, a.dtype, a.dim, a.stride, groups, a.q_heads, a.q_row_stride,
+                                  a.q_head_stride, 128);
         r.status != Status::ok)
       return r;
-    if (Result r = make_group_map(p.k[i], a.k, a.dtype, a.dim, a.stride, groups, a.kv_heads, a.k_row_stride, a.k_head_stride, kScoreCols * 2 / s.tiles.quarters);
+    if (Result r = make_group_map(p.k[i], a.k, a.dtype, a.dim, a.stride, groups, a.kv_heads, a.k_row_stride,
+                                  a.k_head_stride, kScoreCols * 2 / s.tiles.quarters);
         r.status != Status::ok)
       return r;
   }
-  p.groups = s.groups, p.q_heads = a.q_heads, p.kv_heads = a.kv_heads, p.stride = a.stride, p.halves = a.dim / 64;
-  p.per_block = s.per_block, p.row_tiles = s.row_tiles, p.band = std::max(1, kBandRows / s.tiles.rows() / group);
+  p.groups = s.groups, p.q_heads = a.q_heads, p.kv_heads = a.kv_heads, p.stride = a.stride,
+  p.halves = a.dim / 64;
+  p.per_block = s.per_block, p.row_tiles = s.row_tiles,
+  p.band = std::max(1, kBandRows / s.tiles.rows() / group);
   p.rounded = a.rounded, p.scale_log2 = a.scale * 1.4426950408889634f;
   p.stats = static_cast<float2*>(workspace);
   p.sums = reinterpret_cast<float*>(static_cast<char*>(workspace) + s.stats);
@@ -151,15 +161,19 @@ Result strided_mass_cuda(const StridedArgs& a, void* workspace, void* stream_han
 
   int device = 0, multiprocessors = 0;
   cudaError_t rc = cudaGetDevice(&device);
-  if (rc == cudaSuccess) rc = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  if (rc == cudaSuccess) rc = cudaFuncSetAttribute(block_mass_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(s.shared));
+  if (rc == cudaSuccess)
+    rc = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (rc == cudaSuccess)
+    rc = cudaFuncSetAttribute(block_mass_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(s.shared));
   for (int first = 0; rc == cudaSuccess && first < a.kv_heads; first += s.kv_heads) {
     const int kv_heads = std::min(s.kv_heads, a.kv_heads - first);
     p.first_kv_head = first;
-    rc = strided_scores_sm90(p, kv_heads, a.dtype == Dtype::f16, multiprocessors, variant("turns") || variant("single-turns"), stream);
+    rc = strided_scores_sm90(p, kv_heads, a.dtype == Dtype::f16, multiprocessors,
+                             variant("turns") || variant("single-turns"), stream);
     if (rc != cudaSuccess) break;
     m.mass = a.mass + int64_t(first) * group * s.blocks * s.blocks;
-    block_mass_kernel<<<dim3(unsigned(s.blocks), unsigned(kv_heads * group)), kThreads, s.shared, stream>>>(m);
+    block_mass_kernel<<<dim3(unsigned(s.blocks), unsigned(kv_heads * group)), kThreads, s.shared, stream>>>(
+        m);
     rc = cudaGetLastError();
   }
   if (rc != cudaSuccess) return {Status::device_error, cudaGetErrorString(rc)};

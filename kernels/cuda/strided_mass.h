@@ -1,5 +1,6 @@
-// Block masses of strided token groups (XAttention, UniSparse-like estimates): what the product kernel leaves for the kernel
-// that normalises. The triangle of scores is covered by tiles of `rows` query groups x 256 key groups.
+// Block masses of strided token groups (XAttention, UniSparse-like estimates): what the product kernel leaves
+// for the kernel that normalises. The triangle of scores is covered by tiles of `rows` query groups x 256 key
+// groups.
 #pragma once
 #include <cuda.h>
 #include <cuda_runtime.h>
@@ -25,23 +26,24 @@ struct ScoreTiles {
 };
 
 struct StridedParams {
-  /// Dimensions [dim, token of the group, group, head]. [0] knows the last, partial group, [1] does not: tokens past the
-  /// end are those of a group that does not exist, and load as zeros.
+  /// Dimensions [dim, token of the group, group, head]. [0] knows the last, partial group, [1] does not:
+  /// tokens past the end are those of a group that does not exist, and load as zeros.
   CUtensorMap q[2], k[2];
-  int partial;             ///< tokens of the last group if it is not whole, else 0
+  int partial;                                    ///< tokens of the last group if it is not whole, else 0
   int groups, q_heads, kv_heads, stride, halves;  ///< halves: head_dim / 64
-  int first_kv_head;       ///< of this launch
-  int per_block;           ///< groups of a block
-  int row_tiles, band;     ///< rows of tiles; how many of them walk the columns together
-  bool rounded;            ///< scores are rounded to the inputs' dtype
+  int first_kv_head;                              ///< of this launch
+  int per_block;                                  ///< groups of a block
+  int row_tiles, band;  ///< rows of tiles; how many of them walk the columns together
+  bool rounded;         ///< scores are rounded to the inputs' dtype
   float scale_log2;
   ScoreTiles tiles;
-  float2* stats;           ///< [head of this launch][tile][row]: largest scaled score, sum relative to it; base two
-  float* sums;             ///< [head of this launch][tile][row][256 / per_block], relative to the same
+  float2* stats;  ///< [head of this launch][tile][row]: largest scaled score, sum relative to it; base two
+  float* sums;    ///< [head of this launch][tile][row][256 / per_block], relative to the same
   uint8_t key_order[128];  ///< the key of a group that each of its queries meets
 };
 
 /// Products, exponentials and sums of `kv_heads` key heads from first_kv_head on.
-cudaError_t strided_scores_sm90(const StridedParams&, int kv_heads, bool half, int multiprocessors, bool turns, cudaStream_t);
+cudaError_t strided_scores_sm90(const StridedParams&, int kv_heads, bool half, int multiprocessors,
+                                bool turns, cudaStream_t);
 
 }  // namespace prefill::kernels::cuda

@@ -1,18 +1,19 @@
-// Scores of strided token groups for Hopper, S = Q' K'^T with Q' = [groups, stride * D] a view of Q and K' one of K whose
-// tokens are in another order inside a group: the copy engine reads tokens of a group as a dimension of their own, so that
-// neither is ever written, and the order is that of the loop over the reduced dimension. Scores stay in registers: a tile
-// leaves the largest score of each row and the sums of exponentials over each block of columns, relative to it.
+// Scores of strided token groups for Hopper, S = Q' K'^T with Q' = [groups, stride * D] a view of Q and K'
+// one of K whose tokens are in another order inside a group: the copy engine reads tokens of a group as a
+// dimension of their own, so that neither is ever written, and the order is that of the loop over the reduced
+// dimension. Scores stay in registers: a tile leaves the largest score of each row and the sums of
+// exponentials over each block of columns, relative to it.
 #include "kernels/cuda/sm90_primitives.cuh"
 #include "kernels/cuda/strided_mass.h"
 
 namespace prefill::kernels::cuda {
 namespace {
 
-constexpr int kRows = 128;                    ///< query groups of a thread block's tile, 64 a warpgroup
-constexpr int kStages = 4, kDepth = 64;       ///< of the reduced dimension in a stage: one row of the swizzle
-constexpr int kInfoRing = 8;                  ///< more than the tiles that kStages can belong to
-constexpr int kOrderBarrier = 1;              ///< named barriers 1, 2: whose turn on the tensor cores
-constexpr uint64_t kTooLong = 20'000'000'000; ///< ns
+constexpr int kRows = 128;               ///< query groups of a thread block's tile, 64 a warpgroup
+constexpr int kStages = 4, kDepth = 64;  ///< of the reduced dimension in a stage: one row of the swizzle
+constexpr int kInfoRing = 8;             ///< more than the tiles that kStages can belong to
+constexpr int kOrderBarrier = 1;         ///< named barriers 1, 2: whose turn on the tensor cores
+constexpr uint64_t kTooLong = 20'000'000'000;  ///< ns
 
 struct TileInfo {
   int slot, row, col;  ///< tile in the scratch memory; first query group, first key group
@@ -26,20 +27,21 @@ struct alignas(1024) ScoreLayout {
 };
 
 /// Box at (x, token, group, head) of a 4-d tensor to shared memory.
-__device__ __forceinline__ void load_groups(void* dst, const CUtensorMap* map, uint64_t* bar, int x, int token, int group, int head) {
+__device__ __forceinline__ void load_groups(void* dst, const CUtensorMap* map, uint64_t* bar, int x,
+                                            int token, int group, int head) {
   asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(
-          smem_address(dst)),
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, "
+      "%6}], [%2];" ::"r"(smem_address(dst)),
       "l"(map), "r"(smem_address(bar)), "r"(x), "r"(token), "r"(group), "r"(head)
       : "memory");
 }
 
 /// The same to the same place of both thread blocks of a cluster, completing on the barrier of each.
-__device__ __forceinline__ void load_groups_for_two(void* dst, const CUtensorMap* map, uint64_t* bar, int x, int token, int group,
-                                                    int head) {
+__device__ __forceinline__ void load_groups_for_two(void* dst, const CUtensorMap* map, uint64_t* bar, int x,
+                                                    int token, int group, int head) {
   asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4, %5, "
-      "%6}], [%2], %7;" ::"r"(smem_address(dst)),
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(smem_address(dst)),
       "l"(map), "r"(smem_address(bar)), "r"(x), "r"(token), "r"(group), "r"(head), "h"(uint16_t(3))
       : "memory");
 }
@@ -51,18 +53,21 @@ __device__ __forceinline__ void mbarrier_arrive_at(uint64_t* bar, int thread_blo
       : "memory");
 }
 __device__ __forceinline__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;\n" ::: "memory");
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;\n" ::
+                   : "memory");
 }
 
-/// As mbarrier_wait, but a wait of many seconds ends the kernel with an error: the device is not lost to a mistake here.
+/// As mbarrier_wait, but a wait of many seconds ends the kernel with an error: the device is not lost to a
+/// mistake here.
 __device__ __forceinline__ void wait_or_trap(uint64_t* bar, uint32_t parity) {
   uint64_t since = 0;
   for (;;) {
     uint32_t done;
-    asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n"
-                 : "=r"(done)
-                 : "r"(smem_address(bar)), "r"(parity)
-                 : "memory");
+    asm volatile(
+        "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n"
+        : "=r"(done)
+        : "r"(smem_address(bar)), "r"(parity)
+        : "memory");
     if (done) return;
     uint64_t now;
     asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
@@ -71,25 +76,27 @@ __device__ __forceinline__ void wait_or_trap(uint64_t* bar, uint32_t parity) {
   }
 }
 
-#define PREFILL_ACC128(d) \
-  PREFILL_ACC64(d), PREFILL_ACC8(d, 64), PREFILL_ACC8(d, 72), PREFILL_ACC8(d, 80), PREFILL_ACC8(d, 88), PREFILL_ACC8(d, 96), \
-      PREFILL_ACC8(d, 104), PREFILL_ACC8(d, 112), PREFILL_ACC8(d, 120)
+#define PREFILL_ACC128(d)                                                                               \
+  PREFILL_ACC64(d), PREFILL_ACC8(d, 64), PREFILL_ACC8(d, 72), PREFILL_ACC8(d, 80), PREFILL_ACC8(d, 88), \
+      PREFILL_ACC8(d, 96), PREFILL_ACC8(d, 104), PREFILL_ACC8(d, 112), PREFILL_ACC8(d, 120)
 
 /// s[64 x 256] (+)= A[64 x 16] B[256 x 16]^T, both in shared memory, the reduced dimension contiguous.
 template <class T>
 __device__ __forceinline__ void wgmma_ss_n256(float (&d)[128], uint64_t a, uint64_t b, bool accumulate) {
-#define PREFILL_SS(type)                                                                                                 \
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"                                                             \
-               "wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type                                              \
-               " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "  \
-               "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "    \
-               "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "    \
-               "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "    \
-               "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, "  \
-               "%102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, "  \
-               "%119, %120, %121, %122, %123, %124, %125, %126, %127}, %128, %129, p, 1, 1, 0, 0;\n}\n"                  \
-               : PREFILL_ACC128(d)                                                                                       \
-               : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)))
+#define PREFILL_SS(type)                                                                                     \
+  asm volatile(                                                                                              \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"                                                          \
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type " {"                                      \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "           \
+      "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, "           \
+      "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, "           \
+      "%56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, "           \
+      "%74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, "           \
+      "%92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, "             \
+      "%108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, "           \
+      "%123, %124, %125, %126, %127}, %128, %129, p, 1, 1, 0, 0;\n}\n"                                       \
+      : PREFILL_ACC128(d)                                                                                    \
+      : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)))
   if constexpr (std::is_same_v<T, __half>)
     PREFILL_SS("f16");
   else
@@ -101,11 +108,12 @@ struct Tile {
   int head, kv_head, row, col;  ///< head of this launch; row and column of tiles
 };
 
-/// Tiles of a launch by number. Some 32 rows of tiles that read the same keys, those of the query heads of a key head among
-/// them, walk the columns together: so many tiles of Q and a few of K are what L2 has to hold.
+/// Tiles of a launch by number. Some 32 rows of tiles that read the same keys, those of the query heads of a
+/// key head among them, walk the columns together: so many tiles of Q and a few of K are what L2 has to hold.
 struct TileOrder {
   const StridedParams& p;
-  int kv_head = 0, first = 0, last = 0, begin = 0, count = 0;  // band of rows, number of its first tile, of its tiles
+  int kv_head = 0, first = 0, last = 0;  // band of rows
+  int begin = 0, count = 0;              // number of its first tile, of its tiles
 
   __device__ __forceinline__ int group() const { return p.q_heads / p.kv_heads; }
   /// Numbers must not fall from call to call.
@@ -153,14 +161,15 @@ __device__ __forceinline__ void load_tiles(const StridedParams& p, ScoreLayout& 
         if (token == 0 && half == 0)
           shared.info[tile % kInfoRing] = {t.head * per_head + p.tiles.before(t.row) + t.col, row, col};
         mbarrier_arrive_expect(&shared.full[at], Layout::kQueryBytes + Layout::kKeyBytes);
-        load_groups(shared.q + at * Layout::kQueryBytes, q, &shared.full[at], half * kDepth, token, row + kRows * rank,
-                    p.first_kv_head * group + t.head);
+        load_groups(shared.q + at * Layout::kQueryBytes, q, &shared.full[at], half * kDepth, token,
+                    row + kRows * rank, p.first_kv_head * group + t.head);
         if constexpr (kBlocks == 1)
           load_groups(shared.k + at * Layout::kKeyBytes, k, &shared.full[at], half * kDepth, key_token, col,
                       p.first_kv_head + t.kv_head);
         else
-          load_groups_for_two(shared.k + at * Layout::kKeyBytes + rank * (Layout::kKeyBytes / 2), k, &shared.full[at], half * kDepth,
-                              key_token, col + rank * (kScoreCols / 2), p.first_kv_head + t.kv_head);
+          load_groups_for_two(shared.k + at * Layout::kKeyBytes + rank * (Layout::kKeyBytes / 2), k,
+                              &shared.full[at], half * kDepth, key_token, col + rank * (kScoreCols / 2),
+                              p.first_kv_head + t.kv_head);
       }
     }
   }
@@ -201,7 +210,8 @@ __device__ __forceinline__ void store_sums(const float (&v)[32], float* row, int
     float* to = row + kMine * (lane & 3);
     if constexpr (kMine >= 4) {
 #pragma unroll
-      for (int i = 0; i < kMine; i += 4) __stcs(reinterpret_cast<float4*>(to + i), make_float4(w[i], w[i + 1], w[i + 2], w[i + 3]));
+      for (int i = 0; i < kMine; i += 4)
+        __stcs(reinterpret_cast<float4*>(to + i), make_float4(w[i], w[i + 1], w[i + 2], w[i + 3]));
     } else {
 #pragma unroll
       for (int i = 0; i < kMine; ++i) __stcs(to + i, w[i]);
@@ -217,9 +227,11 @@ __device__ __forceinline__ float rounded(float x) {
     return __bfloat162float(__float2bfloat16_rn(x));
 }
 
-/// What is kept of a warp's 16 x 256 scores; element 4j + e of s is row lane/4 + 8 (e/2), column 8j + 2 (lane%4) + e%2.
+/// What is kept of a warp's 16 x 256 scores; element 4j + e of s is row lane/4 + 8 (e/2), column
+/// 8j + 2 (lane%4) + e%2.
 template <class T>
-__device__ __forceinline__ void finish_tile(const StridedParams& p, float (&s)[128], const TileInfo& info, int in_tile, int lane) {
+__device__ __forceinline__ void finish_tile(const StridedParams& p, float (&s)[128], const TileInfo& info,
+                                            int in_tile, int lane) {
   if (p.rounded) {
 #pragma unroll
     for (int i = 0; i < 128; ++i) s[i] = rounded<T>(s[i]);
@@ -243,7 +255,8 @@ __device__ __forceinline__ void finish_tile(const StridedParams& p, float (&s)[1
     float v[32], total = 0.f;
 #pragma unroll
     for (int j = 0; j < 32; ++j) {
-      v[j] = exp2_fast(fmaf(s[4 * j + 2 * r], p.scale_log2, -base)) + exp2_fast(fmaf(s[4 * j + 2 * r + 1], p.scale_log2, -base));
+      v[j] = exp2_fast(fmaf(s[4 * j + 2 * r], p.scale_log2, -base)) +
+             exp2_fast(fmaf(s[4 * j + 2 * r + 1], p.scale_log2, -base));
       total += v[j];
     }
     total += __shfl_xor_sync(0xffffffffu, total, 1);
@@ -252,22 +265,36 @@ __device__ __forceinline__ void finish_tile(const StridedParams& p, float (&s)[1
     if ((lane & 3) == 0) p.stats[at] = make_float2(high, total);
     float* to = p.sums + at * per_row;
     switch (p.per_block) {
-      case 2: store_sums<2>(v, to, lane); break;
-      case 4: store_sums<4>(v, to, lane); break;
-      case 8: store_sums<8>(v, to, lane); break;
-      case 16: store_sums<16>(v, to, lane); break;
-      case 32: store_sums<32>(v, to, lane); break;
-      default: store_sums<64>(v, to, lane); break;
+      case 2:
+        store_sums<2>(v, to, lane);
+        break;
+      case 4:
+        store_sums<4>(v, to, lane);
+        break;
+      case 8:
+        store_sums<8>(v, to, lane);
+        break;
+      case 16:
+        store_sums<16>(v, to, lane);
+        break;
+      case 32:
+        store_sums<32>(v, to, lane);
+        break;
+      default:
+        store_sums<64>(v, to, lane);
+        break;
     }
   }
 }
 
-/// One consumer warpgroup: 64 rows of every tile of this thread block. kTurns: two warpgroups issue their products by turns,
-/// half a stage apart, so that one's exponentials begin under the other's last product.
+/// One consumer warpgroup: 64 rows of every tile of this thread block. kTurns: two warpgroups issue their
+/// products by turns, half a stage apart, so that one's exponentials begin under the other's last product.
 template <int kBlocks, bool kTurns, class T>
-__device__ __forceinline__ void consume_tiles(const StridedParams& p, ScoreLayout& shared, int all, int rank, int wg) {
+__device__ __forceinline__ void consume_tiles(const StridedParams& p, ScoreLayout& shared, int all, int rank,
+                                              int wg) {
   using Layout = ScoreLayout;
-  const int lane = threadIdx.x & 31, in_tile = kRows * rank + 64 * wg + 16 * ((threadIdx.x >> 5) & 3), steps = p.stride * p.halves;
+  const int lane = threadIdx.x & 31, in_tile = kRows * rank + 64 * wg + 16 * ((threadIdx.x >> 5) & 3),
+            steps = p.stride * p.halves;
   const uint64_t q_tile = matrix_descriptor(smem_address(shared.q) + wg * (64 * kDepth * 2), 16, 1024);
   const uint64_t k_tile = matrix_descriptor(smem_address(shared.k), 16, 1024);
   const auto release = [&](uint64_t* bar) {
@@ -306,14 +333,16 @@ __device__ __forceinline__ void consume_tiles(const StridedParams& p, ScoreLayou
 }
 
 template <int kBlocks, bool kTurns, class T>
-__global__ void __launch_bounds__(384, 1) strided_scores_kernel(const __grid_constant__ StridedParams p, int kv_heads) {
+__global__ void __launch_bounds__(384, 1)
+    strided_scores_kernel(const __grid_constant__ StridedParams p, int kv_heads) {
   extern __shared__ __align__(1024) uint8_t raw[];  // the swizzle needs the alignment
   auto& shared = *reinterpret_cast<ScoreLayout*>(raw);
   if (threadIdx.x == 0) {
     if (smem_address(raw) % 1024) __trap();
     for (int i = 0; i < kStages; ++i) {
       mbarrier_init(&shared.full[i], 1);
-      mbarrier_init(&shared.empty[i], kBlocks == 1 ? 256 : 16);  // every thread, or a lane of each warp of both thread blocks
+      // every thread, or a lane of each warp of both thread blocks
+      mbarrier_init(&shared.empty[i], kBlocks == 1 ? 256 : 16);
     }
     mbarrier_init_fence();
   }
@@ -342,7 +371,9 @@ cudaError_t launch(const StridedParams& p, int kv_heads, int multiprocessors, cu
   constexpr int kBytes = sizeof(ScoreLayout);
   static_assert(kBytes <= 227 * 1024);
   const auto kernel = strided_scores_kernel<kBlocks, kTurns, T>;
-  if (const auto rc = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes); rc != cudaSuccess) return rc;
+  if (const auto rc = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+      rc != cudaSuccess)
+    return rc;
   const int64_t tiles = int64_t(kv_heads) * (p.q_heads / p.kv_heads) * p.tiles.before(p.row_tiles);
   const int64_t most = multiprocessors / kBlocks;
   cudaLaunchAttribute cluster{};
@@ -356,15 +387,19 @@ cudaError_t launch(const StridedParams& p, int kv_heads, int multiprocessors, cu
 }
 
 template <class T>
-cudaError_t launch_any(const StridedParams& p, int kv_heads, int multiprocessors, bool turns, cudaStream_t stream) {
+cudaError_t launch_any(const StridedParams& p, int kv_heads, int multiprocessors, bool turns,
+                       cudaStream_t stream) {
   if (p.tiles.quarters == 4)
-    return turns ? launch<2, true, T>(p, kv_heads, multiprocessors, stream) : launch<2, false, T>(p, kv_heads, multiprocessors, stream);
-  return turns ? launch<1, true, T>(p, kv_heads, multiprocessors, stream) : launch<1, false, T>(p, kv_heads, multiprocessors, stream);
+    return turns ? launch<2, true, T>(p, kv_heads, multiprocessors, stream)
+                 : launch<2, false, T>(p, kv_heads, multiprocessors, stream);
+  return turns ? launch<1, true, T>(p, kv_heads, multiprocessors, stream)
+               : launch<1, false, T>(p, kv_heads, multiprocessors, stream);
 }
 
 }  // namespace
 
-cudaError_t strided_scores_sm90(const StridedParams& p, int kv_heads, bool half, int multiprocessors, bool turns, cudaStream_t stream) {
+cudaError_t strided_scores_sm90(const StridedParams& p, int kv_heads, bool half, int multiprocessors,
+                                bool turns, cudaStream_t stream) {
   return half ? launch_any<__half>(p, kv_heads, multiprocessors, turns, stream)
               : launch_any<__nv_bfloat16>(p, kv_heads, multiprocessors, turns, stream);
 }
