@@ -48,22 +48,17 @@ __global__ void __launch_bounds__(kThreads) select_tiles_kernel(const __grid_con
   const bool by_mass = a.shares != nullptr;
   auto weight = [&](int c) { return by_mass ? double(scores[c]) : 1.0; };
 
-  double sums[2] = {0, 0};  // of all candidates, of the forced ones
-  int end = 0;              // after the last candidate
+  double sums[3] = {0, 0, 0};  // of all candidates, of the forced ones
   for (int c = threadIdx.x; c < a.cols; c += kThreads) {
     uint32_t key = 0;
     if (candidates[c]) {
       key = forced && forced[c] ? kForced : min(order_of(scores[c]), kForced - 1);
       sums[0] += weight(c);
       if (key == kForced) sums[1] += weight(c);
-      end = c + 1;
     }
     keys[c] = key;
   }
-  end = __reduce_max_sync(0xffffffffu, end);
-  if (threadIdx.x % 32 == 0) ties[threadIdx.x / 32] = end;
-  block_sum(sums, shared);  // makes keys and ties visible, too
-  for (int w = 0; w < kWarps; ++w) end = max(end, ties[w]);
+  block_sum(sums, shared);  // makes keys visible, too
   const double share = by_mass ? a.shares[a.share_heads > 1 ? head : 0] : 0;
   const double target = by_mass ? (isinf(share) ? share : share * sums[0])
                                 : double(a.counts[a.count_head_stride * head + a.count_row_stride * row]);
@@ -74,39 +69,40 @@ __global__ void __launch_bounds__(kThreads) select_tiles_kernel(const __grid_con
     pattern = 0;  // all of them
   } else if (missing > 0) {
     pattern = 0;
-    double above = 0;  // weight of the keys above the quarters that are still looked at
     for (int bit = 31; bit > 0; bit -= 2) {
-      double sum[kTries] = {};  // of the keys in quarter t + 1 and higher ones
-      for (int c = threadIdx.x; c < end; c += kThreads) {
-        const uint32_t key = keys[c], quarter = (key - pattern) >> (bit - 1);
-        if (quarter == 0 || quarter > kTries || key < pattern || key == kForced) continue;
+      double sum[kTries] = {};
+      for (int c = threadIdx.x; c < a.cols; c += kThreads) {
+        const uint32_t key = keys[c];
+        if (key == kForced || key == 0) continue;
         const double w = weight(c);
 #pragma unroll
         for (int t = 0; t < kTries; ++t)
-          if (quarter > t) sum[t] += w;
+          if (key >= (pattern | uint32_t(t + 1) << (bit - 1))) sum[t] += w;
       }
       block_sum(sum, shared);
       uint32_t most = 0;
 #pragma unroll
       for (int t = 0; t < kTries; ++t)
-        if (above + sum[t] >= missing) most = t + 1;
+        if (sum[t] >= missing) most = t + 1;
       pattern |= most << (bit - 1);
-      if (most < kTries) above += sum[most];
     }
-    double equal[2] = {0, 0};  // weight and number of those that equal the pattern
-    for (int c = threadIdx.x; c < end; c += kThreads)
-      if (keys[c] == pattern && pattern && pattern != kForced) equal[0] += weight(c), equal[1] += 1;
+    double rest[2] = {0, 0};  // weight above the pattern, weight of one that equals it (times their number)
+    double equal[1] = {0};
+    for (int c = threadIdx.x; c < a.cols; c += kThreads) {
+      if (keys[c] != kForced && keys[c] > pattern) rest[0] += weight(c);
+      if (keys[c] == pattern && pattern) rest[1] += weight(c), equal[0] += 1;
+    }
+    block_sum(rest, shared);
     block_sum(equal, shared);
-    const double one = equal[1] > 0 ? equal[0] / equal[1] : 0;
-    more = one > 0 ? ceil((missing - above) / one) : equal[1];
+    const double one = equal[0] > 0 ? rest[1] / equal[0] : 0;
+    more = one > 0 ? ceil((missing - rest[0]) / one) : equal[0];
   }
   int before = 0;
-  for (int start = 0; start < end; start += kThreads) {
+  for (int start = 0; start < a.cols; start += kThreads) {
     const int c = start + int(threadIdx.x), warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-    const uint32_t key = c < end ? keys[c] : 0;
+    const uint32_t key = c < a.cols ? keys[c] : 0;
     const bool tie = key == pattern && key != 0 && key != kForced;
     const uint32_t vote = __ballot_sync(0xffffffffu, tie);
-    __syncthreads();
     if (lane == 0) ties[warp] = __popc(vote);
     __syncthreads();
     int rank = before + __popc(vote & ((1u << lane) - 1));
@@ -114,9 +110,9 @@ __global__ void __launch_bounds__(kThreads) select_tiles_kernel(const __grid_con
       if (w < warp) rank += ties[w];
       before += ties[w];
     }
-    if (c < end) out[c] = key == kForced || (key > pattern && key != 0) || (tie && double(rank) < more);
+    if (c < a.cols) out[c] = key == kForced || (key > pattern && key != 0) || (tie && double(rank) < more);
+    __syncthreads();
   }
-  for (int c = end + int(threadIdx.x); c < a.cols; c += kThreads) out[c] = 0;
 }
 
 }  // namespace
