@@ -57,10 +57,11 @@ struct BlockSumArgs {
   int64_t head_stride, row_stride;  ///< of mass, in elements
 };
 Result softmax_block_sums_cuda(const BlockSumArgs&, void* stream);
-/// XAttention's masses, mass [q_heads][blocks][blocks] with blocks = ceil(seq_len / block): tokens in groups of `stride`, the
-/// score of a query and a key group is scale * the sum over i of q_i . k_key_order[i] (zeros past the end); softmax over the
-/// key groups up to the query group's own; summed over the groups of each pair of blocks; 0 above the diagonal. Hopper only.
-/// workspace: strided_mass_cuda_workspace() bytes, 16-byte aligned; 0: an unknown case.
+/// XAttention's masses, mass [q_heads][blocks][blocks] with blocks = ceil(seq_len / block): tokens in groups
+/// of `stride`, the score of a query and a key group is scale * the sum over i of q_i . k_key_order[i] (zeros
+/// past the end); softmax over the key groups up to the query group's own; summed over the groups of each
+/// pair of blocks; 0 above the diagonal. Hopper only. workspace: strided_mass_cuda_workspace() bytes, 16-byte
+/// aligned; 0: an unknown case.
 struct StridedArgs {
   const void *q, *k;
   Dtype dtype;  ///< bf16, f16

@@ -124,7 +124,8 @@ at::Tensor strided_mass(const at::Tensor& q, const at::Tensor& k, const DeviceOp
   kernels::StridedArgs a{};
   a.q = q.const_data_ptr(), a.k = k.const_data_ptr(), a.dtype = dtype(q);
   a.q_heads = int(q.size(0)), a.kv_heads = int(k.size(0)), a.dim = int(q.size(2)), a.seq_len = q.size(1);
-  a.q_head_stride = q.stride(0), a.q_row_stride = q.stride(1), a.k_head_stride = k.stride(0), a.k_row_stride = k.stride(1);
+  a.q_head_stride = q.stride(0), a.q_row_stride = q.stride(1), a.k_head_stride = k.stride(0),
+  a.k_row_stride = k.stride(1);
   a.stride = int(how.stride), a.block = int(how.block), a.key_order = how.key_order.data();
   a.scale = float(how.scale), a.rounded = how.rounded;
   const size_t bytes = kernels::strided_mass_cuda_workspace(a);

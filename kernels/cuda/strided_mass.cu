@@ -5,7 +5,6 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 
 #include "kernels/api.h"
@@ -22,7 +21,6 @@ constexpr size_t kMostOfHead = size_t(8) << 30, kMostShared = 220 * 1024;
 constexpr int kBandRows = 4096;  ///< query groups, of all heads of a group, that walk the columns together
 
 struct MassParams {
-  ScoreTiles tiles;
   int row_tiles, per_block, blocks, groups;
   const float2* stats;
   const float* sums;
@@ -34,25 +32,24 @@ struct MassParams {
 __global__ void __launch_bounds__(kThreads) block_mass_kernel(const __grid_constant__ MassParams p) {
   extern __shared__ float weights[];  // [per_block][cols]
   const int block_row = int(gridDim.x - 1 - blockIdx.x), warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-  const int first = block_row * p.per_block, rows = p.tiles.rows(), tile_row = first / rows,
-            in_tile = first % rows;
+  const int first = block_row * p.per_block, tile_row = first / kScoreRows, in_tile = first % kScoreRows;
   const int cols = (first + p.per_block - 1) / kScoreCols + 1, per_tile = kScoreCols / p.per_block;
-  const int64_t tile = int64_t(blockIdx.y) * p.tiles.before(p.row_tiles) + p.tiles.before(tile_row);
+  const int64_t tile = int64_t(blockIdx.y) * tiles_before(p.row_tiles) + tiles_before(tile_row);
   for (int r = warp; r < p.per_block; r += kThreads / 32) {
-    const float2* stats = p.stats + tile * rows + in_tile + r;
+    const float2* stats = p.stats + tile * kScoreRows + in_tile + r;
     float top = -INFINITY, total = 0.f;
     if (first + r < p.groups)
-      for (int c = lane; c < cols; c += 32) top = fmaxf(top, stats[int64_t(c) * rows].x);
+      for (int c = lane; c < cols; c += 32) top = fmaxf(top, stats[int64_t(c) * kScoreRows].x);
 #pragma unroll
     for (int o = 16; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, o));
     const float base = top == -INFINITY ? 0.f : top;
     if (first + r < p.groups)
       for (int c = lane; c < cols; c += 32)
-        total += stats[int64_t(c) * rows].y * exp2_fast(stats[int64_t(c) * rows].x - base);
+        total += stats[int64_t(c) * kScoreRows].y * exp2_fast(stats[int64_t(c) * kScoreRows].x - base);
 #pragma unroll
     for (int o = 16; o; o >>= 1) total += __shfl_xor_sync(0xffffffffu, total, o);
     for (int c = lane; c < cols; c += 32)
-      weights[r * cols + c] = total > 0.f ? exp2_fast(stats[int64_t(c) * rows].x - base) / total : 0.f;
+      weights[r * cols + c] = total > 0.f ? exp2_fast(stats[int64_t(c) * kScoreRows].x - base) / total : 0.f;
   }
   __syncthreads();
   float* out = p.mass + (int64_t(blockIdx.y) * p.blocks + block_row) * p.blocks;
@@ -60,7 +57,7 @@ __global__ void __launch_bounds__(kThreads) block_mass_kernel(const __grid_const
     float total = 0.f;
     if (b <= block_row) {
       const int c = b / per_tile;
-      const float* sums = p.sums + ((tile + c) * rows + in_tile) * per_tile + b % per_tile;
+      const float* sums = p.sums + ((tile + c) * kScoreRows + in_tile) * per_tile + b % per_tile;
 #pragma unroll 8
       for (int r = 0; r < p.per_block; ++r) total += weights[r * cols + c] * __ldcs(sums + r * per_tile);
     }
@@ -68,37 +65,26 @@ __global__ void __launch_bounds__(kThreads) block_mass_kernel(const __grid_const
   }
 }
 
-/// PREFILL_STRIDED, to compare designs in one call of a device: "old" (the product by ATen), "single" (no
-/// clusters), "turns", "single-turns".
-bool variant(const char* name) {
-  const char* wanted = std::getenv("PREFILL_STRIDED");
-  return wanted && !std::strcmp(wanted, name);
-}
-
 struct Sizes {
-  ScoreTiles tiles{2};
   int groups, blocks, per_block, row_tiles, kv_heads;  ///< kv_heads: of one launch
   size_t stats, sums, shared;                          ///< bytes of one launch; of shared memory
 };
 
 Sizes sizes_of(const StridedArgs& a) {
   Sizes s{};
-  s.tiles = {variant("single") || variant("single-turns") ? 2 : 4};
   s.groups = int((a.seq_len + a.stride - 1) / a.stride);
   s.blocks = int((a.seq_len + a.block - 1) / a.block);
   s.per_block = a.block / a.stride;
-  s.row_tiles = (s.groups + s.tiles.rows() - 1) / s.tiles.rows();
-  const size_t rows =
-      size_t(a.q_heads / a.kv_heads) * size_t(s.tiles.before(s.row_tiles)) * size_t(s.tiles.rows());
+  s.row_tiles = (s.groups + kScoreRows - 1) / kScoreRows;
+  const size_t rows = size_t(a.q_heads / a.kv_heads) * size_t(tiles_before(s.row_tiles)) * kScoreRows;
   const size_t stats = rows * sizeof(float2), sums = rows * size_t(kScoreCols / s.per_block) * sizeof(float);
   s.kv_heads = int(std::clamp<size_t>(kMostScratch / (stats + sums), 1, size_t(a.kv_heads)));
   s.stats = stats * size_t(s.kv_heads), s.sums = sums * size_t(s.kv_heads);
-  s.shared = sizeof(float) * size_t(s.per_block) * size_t(s.tiles.columns(s.row_tiles - 1));
+  s.shared = sizeof(float) * size_t(s.per_block) * size_t(tile_columns(s.row_tiles - 1));
   return s;
 }
 
 Result check(const StridedArgs& a) {
-  if (variant("old")) return {Status::unsupported, "strided_mass: not wanted"};
   if ((a.dtype != Dtype::bf16 && a.dtype != Dtype::f16) || (a.dim != 64 && a.dim != 128))
     return {Status::unsupported, "strided_mass: bfloat16 or float16, head_dim 64 or 128"};
   if (a.stride < 1 || a.stride > 128 || a.block % a.stride || a.seq_len < a.stride ||
@@ -136,28 +122,25 @@ Result strided_mass_cuda(const StridedArgs& a, void* workspace, void* stream_han
   const int group = a.q_heads / a.kv_heads;
 
   StridedParams p{};
-  p.tiles = s.tiles;
   p.partial = int(a.seq_len % a.stride);
   for (int i = 0; i < 2; ++i) {
     const int64_t groups = i == 0 ? s.groups : a.seq_len / a.stride;
     if (Result r = make_group_map(p.q[i], a.q, a.dtype, a.dim, a.stride, groups, a.q_heads, a.q_row_stride,
-                                  a.q_head_stride, 128);
+                                  a.q_head_stride, kScoreRows);
         r.status != Status::ok)
       return r;
     if (Result r = make_group_map(p.k[i], a.k, a.dtype, a.dim, a.stride, groups, a.kv_heads, a.k_row_stride,
-                                  a.k_head_stride, kScoreCols * 2 / s.tiles.quarters);
+                                  a.k_head_stride, kScoreCols);
         r.status != Status::ok)
       return r;
   }
-  p.groups = s.groups, p.q_heads = a.q_heads, p.kv_heads = a.kv_heads, p.stride = a.stride,
-  p.halves = a.dim / 64;
-  p.per_block = s.per_block, p.row_tiles = s.row_tiles,
-  p.band = std::max(1, kBandRows / s.tiles.rows() / group);
+  p.q_heads = a.q_heads, p.kv_heads = a.kv_heads, p.stride = a.stride, p.halves = a.dim / 64;
+  p.per_block = s.per_block, p.row_tiles = s.row_tiles, p.band = std::max(1, kBandRows / kScoreRows / group);
   p.rounded = a.rounded, p.scale_log2 = a.scale * 1.4426950408889634f;
   p.stats = static_cast<float2*>(workspace);
   p.sums = reinterpret_cast<float*>(static_cast<char*>(workspace) + s.stats);
   std::copy(a.key_order, a.key_order + a.stride, p.key_order);
-  MassParams m{s.tiles, s.row_tiles, s.per_block, s.blocks, s.groups, p.stats, p.sums, nullptr};
+  MassParams m{s.row_tiles, s.per_block, s.blocks, s.groups, p.stats, p.sums, nullptr};
 
   int device = 0, multiprocessors = 0;
   cudaError_t rc = cudaGetDevice(&device);
@@ -168,8 +151,7 @@ Result strided_mass_cuda(const StridedArgs& a, void* workspace, void* stream_han
   for (int first = 0; rc == cudaSuccess && first < a.kv_heads; first += s.kv_heads) {
     const int kv_heads = std::min(s.kv_heads, a.kv_heads - first);
     p.first_kv_head = first;
-    rc = strided_scores_sm90(p, kv_heads, a.dtype == Dtype::f16, multiprocessors,
-                             variant("turns") || variant("single-turns"), stream);
+    rc = strided_scores_sm90(p, kv_heads, a.dtype == Dtype::f16, multiprocessors, stream);
     if (rc != cudaSuccess) break;
     m.mass = a.mass + int64_t(first) * group * s.blocks * s.blocks;
     block_mass_kernel<<<dim3(unsigned(s.blocks), unsigned(kv_heads * group)), kThreads, s.shared, stream>>>(

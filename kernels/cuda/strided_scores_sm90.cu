@@ -3,16 +3,16 @@
 // dimension of their own, so that neither is ever written, and the order is that of the loop over the reduced
 // dimension. Scores stay in registers: a tile leaves the largest score of each row and the sums of
 // exponentials over each block of columns, relative to it.
+#include <algorithm>
+
 #include "kernels/cuda/sm90_primitives.cuh"
 #include "kernels/cuda/strided_mass.h"
 
 namespace prefill::kernels::cuda {
 namespace {
 
-constexpr int kRows = 128;               ///< query groups of a thread block's tile, 64 a warpgroup
 constexpr int kStages = 4, kDepth = 64;  ///< of the reduced dimension in a stage: one row of the swizzle
 constexpr int kInfoRing = 8;             ///< more than the tiles that kStages can belong to
-constexpr int kOrderBarrier = 1;         ///< named barriers 1, 2: whose turn on the tensor cores
 constexpr uint64_t kTooLong = 20'000'000'000;  ///< ns
 
 struct TileInfo {
@@ -20,7 +20,7 @@ struct TileInfo {
 };
 
 struct alignas(1024) ScoreLayout {
-  static constexpr int kQueryBytes = kRows * kDepth * 2, kKeyBytes = kScoreCols * kDepth * 2;
+  static constexpr int kQueryBytes = kScoreRows * kDepth * 2, kKeyBytes = kScoreCols * kDepth * 2;
   uint8_t q[kStages * kQueryBytes], k[kStages * kKeyBytes];
   uint64_t full[kStages], empty[kStages];
   TileInfo info[kInfoRing];
@@ -34,27 +34,6 @@ __device__ __forceinline__ void load_groups(void* dst, const CUtensorMap* map, u
       "%6}], [%2];" ::"r"(smem_address(dst)),
       "l"(map), "r"(smem_address(bar)), "r"(x), "r"(token), "r"(group), "r"(head)
       : "memory");
-}
-
-/// The same to the same place of both thread blocks of a cluster, completing on the barrier of each.
-__device__ __forceinline__ void load_groups_for_two(void* dst, const CUtensorMap* map, uint64_t* bar, int x,
-                                                    int token, int group, int head) {
-  asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
-      "[%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(smem_address(dst)),
-      "l"(map), "r"(smem_address(bar)), "r"(x), "r"(token), "r"(group), "r"(head), "h"(uint16_t(3))
-      : "memory");
-}
-__device__ __forceinline__ void mbarrier_arrive_at(uint64_t* bar, int thread_block) {
-  asm volatile(
-      "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(smem_address(bar)),
-      "r"(thread_block)
-      : "memory");
-}
-__device__ __forceinline__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;\n" ::
-                   : "memory");
 }
 
 /// As mbarrier_wait, but a wait of many seconds ends the kernel with an error: the device is not lost to a
@@ -83,19 +62,20 @@ __device__ __forceinline__ void wait_or_trap(uint64_t* bar, uint32_t parity) {
 /// s[64 x 256] (+)= A[64 x 16] B[256 x 16]^T, both in shared memory, the reduced dimension contiguous.
 template <class T>
 __device__ __forceinline__ void wgmma_ss_n256(float (&d)[128], uint64_t a, uint64_t b, bool accumulate) {
-#define PREFILL_SS(type)                                                                                     \
-  asm volatile(                                                                                              \
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"                                                          \
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type " {"                                      \
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "           \
-      "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, "           \
-      "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, "           \
-      "%56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, "           \
-      "%74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, "           \
-      "%92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, "             \
-      "%108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, "           \
-      "%123, %124, %125, %126, %127}, %128, %129, p, 1, 1, 0, 0;\n}\n"                                       \
-      : PREFILL_ACC128(d)                                                                                    \
+#define PREFILL_SS(type)                                                                           \
+  asm volatile(                                                                                    \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"                                                \
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type                                 \
+      " {"                                                                                         \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, " \
+      "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, " \
+      "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, " \
+      "%56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, " \
+      "%74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, " \
+      "%92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, "   \
+      "%108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, " \
+      "%123, %124, %125, %126, %127}, %128, %129, p, 1, 1, 0, 0;\n}\n"                             \
+      : PREFILL_ACC128(d)                                                                          \
       : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)))
   if constexpr (std::is_same_v<T, __half>)
     PREFILL_SS("f16");
@@ -122,16 +102,16 @@ struct TileOrder {
       begin += count;
       if (last == p.row_tiles) last = 0, ++kv_head;
       first = last, last = min(first + p.band, p.row_tiles);
-      count = group() * (p.tiles.before(last) - p.tiles.before(first));
+      count = group() * (tiles_before(last) - tiles_before(first));
     }
     int rest = id - begin, from = first, col = 0;
-    const int whole = p.tiles.columns(first), every = group() * (last - first);
+    const int whole = tile_columns(first), every = group() * (last - first);
     if (rest < whole * every) {
       col = rest / every, rest %= every;
     } else {  // columns that the first rows of the band do not see
       rest -= whole * every, col = whole;
       for (;; ++col) {
-        from = max(from, col * 4 / p.tiles.quarters);
+        from = max(from, col * (kScoreCols / kScoreRows));
         const int seen = group() * (last - from);
         if (rest < seen) break;
         rest -= seen;
@@ -142,16 +122,14 @@ struct TileOrder {
   }
 };
 
-/// The loading warp, one lane of it. Each of two thread blocks brings half of the keys for both.
-template <int kBlocks>
-__device__ __forceinline__ void load_tiles(const StridedParams& p, ScoreLayout& shared, int all, int rank) {
-  using Layout = ScoreLayout;
-  const int group = p.q_heads / p.kv_heads, per_head = p.tiles.before(p.row_tiles);
+/// The loading warp, one lane of it.
+__device__ __forceinline__ void load_tiles(const StridedParams& p, ScoreLayout& shared, int all) {
+  const int group = p.q_heads / p.kv_heads, per_head = tiles_before(p.row_tiles);
   TileOrder order{p};
   uint32_t stage = 0, tile = 0;
-  for (int id = blockIdx.x / kBlocks; id < all; id += gridDim.x / kBlocks, ++tile) {
+  for (int id = int(blockIdx.x); id < all; id += int(gridDim.x), ++tile) {
     const Tile t = order.at(id);
-    const int row = t.row * (kRows * kBlocks), col = t.col * kScoreCols;
+    const int row = t.row * kScoreRows, col = t.col * kScoreCols;
     for (int token = 0; token < p.stride; ++token) {
       const int key_token = p.key_order[token];
       const CUtensorMap *q = &p.q[token >= p.partial], *k = &p.k[key_token >= p.partial];
@@ -159,17 +137,12 @@ __device__ __forceinline__ void load_tiles(const StridedParams& p, ScoreLayout& 
         const uint32_t at = stage % kStages;
         wait_or_trap(&shared.empty[at], ((stage / kStages) & 1) ^ 1);
         if (token == 0 && half == 0)
-          shared.info[tile % kInfoRing] = {t.head * per_head + p.tiles.before(t.row) + t.col, row, col};
-        mbarrier_arrive_expect(&shared.full[at], Layout::kQueryBytes + Layout::kKeyBytes);
-        load_groups(shared.q + at * Layout::kQueryBytes, q, &shared.full[at], half * kDepth, token,
-                    row + kRows * rank, p.first_kv_head * group + t.head);
-        if constexpr (kBlocks == 1)
-          load_groups(shared.k + at * Layout::kKeyBytes, k, &shared.full[at], half * kDepth, key_token, col,
-                      p.first_kv_head + t.kv_head);
-        else
-          load_groups_for_two(shared.k + at * Layout::kKeyBytes + rank * (Layout::kKeyBytes / 2), k,
-                              &shared.full[at], half * kDepth, key_token, col + rank * (kScoreCols / 2),
-                              p.first_kv_head + t.kv_head);
+          shared.info[tile % kInfoRing] = {t.head * per_head + tiles_before(t.row) + t.col, row, col};
+        mbarrier_arrive_expect(&shared.full[at], ScoreLayout::kQueryBytes + ScoreLayout::kKeyBytes);
+        load_groups(shared.q + at * ScoreLayout::kQueryBytes, q, &shared.full[at], half * kDepth, token, row,
+                    p.first_kv_head * group + t.head);
+        load_groups(shared.k + at * ScoreLayout::kKeyBytes, k, &shared.full[at], half * kDepth, key_token,
+                    col, p.first_kv_head + t.kv_head);
       }
     }
   }
@@ -242,7 +215,7 @@ __device__ __forceinline__ void finish_tile(const StridedParams& p, float (&s)[1
     for (int i = 0; i < 128; ++i)
       if (8 * (i / 4) + (i & 1) > seen + 8 * ((i >> 1) & 1)) s[i] = -INFINITY;
   }
-  const int per_row = kScoreCols / p.per_block, rows = p.tiles.rows();
+  const int per_row = kScoreCols / p.per_block;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float high = -INFINITY;
@@ -261,7 +234,7 @@ __device__ __forceinline__ void finish_tile(const StridedParams& p, float (&s)[1
     }
     total += __shfl_xor_sync(0xffffffffu, total, 1);
     total += __shfl_xor_sync(0xffffffffu, total, 2);
-    const int64_t at = int64_t(info.slot) * rows + in_tile + (lane >> 2) + 8 * r;
+    const int64_t at = int64_t(info.slot) * kScoreRows + in_tile + (lane >> 2) + 8 * r;
     if ((lane & 3) == 0) p.stats[at] = make_float2(high, total);
     float* to = p.sums + at * per_row;
     switch (p.per_block) {
@@ -287,121 +260,81 @@ __device__ __forceinline__ void finish_tile(const StridedParams& p, float (&s)[1
   }
 }
 
-/// One consumer warpgroup: 64 rows of every tile of this thread block. kTurns: two warpgroups issue their
-/// products by turns, half a stage apart, so that one's exponentials begin under the other's last product.
-template <int kBlocks, bool kTurns, class T>
-__device__ __forceinline__ void consume_tiles(const StridedParams& p, ScoreLayout& shared, int all, int rank,
-                                              int wg) {
-  using Layout = ScoreLayout;
-  const int lane = threadIdx.x & 31, in_tile = kRows * rank + 64 * wg + 16 * ((threadIdx.x >> 5) & 3),
+/// One consumer warpgroup: 64 rows of every tile of this thread block.
+template <class T>
+__device__ __forceinline__ void consume_tiles(const StridedParams& p, ScoreLayout& shared, int all, int wg) {
+  const int lane = threadIdx.x & 31, in_tile = 64 * wg + 16 * ((threadIdx.x >> 5) & 3),
             steps = p.stride * p.halves;
   const uint64_t q_tile = matrix_descriptor(smem_address(shared.q) + wg * (64 * kDepth * 2), 16, 1024);
   const uint64_t k_tile = matrix_descriptor(smem_address(shared.k), 16, 1024);
-  const auto release = [&](uint64_t* bar) {
-    if constexpr (kBlocks == 1)
-      mbarrier_arrive(bar);
-    else if (lane < 2)
-      mbarrier_arrive_at(bar, lane);
-  };
-  if (kTurns && wg == 1) named_barrier_arrive(kOrderBarrier, 256);  // the first warpgroup begins
   uint32_t stage = 0, tile = 0;
   float s[128];
-  for (int id = blockIdx.x / kBlocks; id < all; id += gridDim.x / kBlocks, ++tile) {
+  for (int id = int(blockIdx.x); id < all; id += int(gridDim.x), ++tile) {
 #pragma unroll
     for (int i = 0; i < 128; ++i) asm volatile("" : "=f"(s[i]));  // the first product overwrites them
     for (int step = 0; step < steps; ++step, ++stage) {
       const uint32_t at = stage % kStages;
       wait_or_trap(&shared.full[at], (stage / kStages) & 1);
-      if (kTurns) named_barrier_sync(kOrderBarrier + wg, 256);
       wgmma_fence();
-      const uint64_t q = q_tile + at * (Layout::kQueryBytes / 16), k = k_tile + at * (Layout::kKeyBytes / 16);
+      const uint64_t q = q_tile + at * (ScoreLayout::kQueryBytes / 16),
+                     k = k_tile + at * (ScoreLayout::kKeyBytes / 16);
 #pragma unroll
       for (int i = 0; i < kDepth / 16; ++i) wgmma_ss_n256<T>(s, q + 2 * i, k + 2 * i, step + i != 0);
       wgmma_commit();
-      if (kTurns) named_barrier_arrive(kOrderBarrier + 1 - wg, 256);
       if (step > 0) {
         wgmma_wait<1>();
-        release(&shared.empty[(stage - 1) % kStages]);
+        mbarrier_arrive(&shared.empty[(stage - 1) % kStages]);
       }
     }
     wgmma_wait<0>();
     pin(s);
     const TileInfo info = shared.info[tile % kInfoRing];
-    release(&shared.empty[(stage - 1) % kStages]);
+    mbarrier_arrive(&shared.empty[(stage - 1) % kStages]);
     finish_tile<T>(p, s, info, in_tile, lane);
   }
 }
 
-template <int kBlocks, bool kTurns, class T>
+template <class T>
 __global__ void __launch_bounds__(384, 1)
     strided_scores_kernel(const __grid_constant__ StridedParams p, int kv_heads) {
   extern __shared__ __align__(1024) uint8_t raw[];  // the swizzle needs the alignment
   auto& shared = *reinterpret_cast<ScoreLayout*>(raw);
   if (threadIdx.x == 0) {
     if (smem_address(raw) % 1024) __trap();
-    for (int i = 0; i < kStages; ++i) {
-      mbarrier_init(&shared.full[i], 1);
-      // every thread, or a lane of each warp of both thread blocks
-      mbarrier_init(&shared.empty[i], kBlocks == 1 ? 256 : 16);
-    }
+    for (int i = 0; i < kStages; ++i) mbarrier_init(&shared.full[i], 1), mbarrier_init(&shared.empty[i], 256);
     mbarrier_init_fence();
   }
-  const int rank = kBlocks == 1 ? 0 : int(blockIdx.x % kBlocks);
-  if constexpr (kBlocks == 1)
-    __syncthreads();
-  else
-    cluster_sync();
-  const int all = kv_heads * (p.q_heads / p.kv_heads) * p.tiles.before(p.row_tiles);
+  __syncthreads();
+  const int all = kv_heads * (p.q_heads / p.kv_heads) * tiles_before(p.row_tiles);
   const int group = threadIdx.x / 128;
   if (group == 0) {
     set_registers_down<56>();
-    if (threadIdx.x == 0) load_tiles<kBlocks>(p, shared, all, rank);
+    if (threadIdx.x == 0) load_tiles(p, shared, all);
   } else {
     set_registers_up<224>();
-    consume_tiles<kBlocks, kTurns, T>(p, shared, all, rank, group - 1);
+    consume_tiles<T>(p, shared, all, group - 1);
   }
-  if constexpr (kBlocks == 2) {  // nobody leaves while the other one still writes here
-    __syncwarp();
-    cluster_sync();
-  }
-}
-
-template <int kBlocks, bool kTurns, class T>
-cudaError_t launch(const StridedParams& p, int kv_heads, int multiprocessors, cudaStream_t stream) {
-  constexpr int kBytes = sizeof(ScoreLayout);
-  static_assert(kBytes <= 227 * 1024);
-  const auto kernel = strided_scores_kernel<kBlocks, kTurns, T>;
-  if (const auto rc = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-      rc != cudaSuccess)
-    return rc;
-  const int64_t tiles = int64_t(kv_heads) * (p.q_heads / p.kv_heads) * p.tiles.before(p.row_tiles);
-  const int64_t most = multiprocessors / kBlocks;
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = kBlocks, cluster.val.clusterDim.y = 1, cluster.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(unsigned(kBlocks * (tiles < most ? tiles : most))), config.blockDim = dim3(384);
-  config.dynamicSmemBytes = kBytes, config.stream = stream;
-  config.attrs = &cluster, config.numAttrs = kBlocks > 1;
-  return cudaLaunchKernelEx(&config, kernel, p, kv_heads);
 }
 
 template <class T>
-cudaError_t launch_any(const StridedParams& p, int kv_heads, int multiprocessors, bool turns,
-                       cudaStream_t stream) {
-  if (p.tiles.quarters == 4)
-    return turns ? launch<2, true, T>(p, kv_heads, multiprocessors, stream)
-                 : launch<2, false, T>(p, kv_heads, multiprocessors, stream);
-  return turns ? launch<1, true, T>(p, kv_heads, multiprocessors, stream)
-               : launch<1, false, T>(p, kv_heads, multiprocessors, stream);
+cudaError_t launch(const StridedParams& p, int kv_heads, int multiprocessors, cudaStream_t stream) {
+  constexpr int kBytes = sizeof(ScoreLayout);
+  static_assert(kBytes <= 227 * 1024);
+  if (const auto rc =
+          cudaFuncSetAttribute(strided_scores_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+      rc != cudaSuccess)
+    return rc;
+  const int tiles = kv_heads * (p.q_heads / p.kv_heads) * tiles_before(p.row_tiles);
+  strided_scores_kernel<T><<<unsigned(std::min(tiles, multiprocessors)), 384, kBytes, stream>>>(p, kv_heads);
+  return cudaGetLastError();
 }
 
 }  // namespace
 
 cudaError_t strided_scores_sm90(const StridedParams& p, int kv_heads, bool half, int multiprocessors,
-                                bool turns, cudaStream_t stream) {
-  return half ? launch_any<__half>(p, kv_heads, multiprocessors, turns, stream)
-              : launch_any<__nv_bfloat16>(p, kv_heads, multiprocessors, turns, stream);
+                                cudaStream_t stream) {
+  return half ? launch<__half>(p, kv_heads, multiprocessors, stream)
+              : launch<__nv_bfloat16>(p, kv_heads, multiprocessors, stream);
 }
 
 }  // namespace prefill::kernels::cuda

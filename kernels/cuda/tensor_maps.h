@@ -10,9 +10,9 @@ namespace prefill::kernels::cuda {
 Result make_tensor_map(CUtensorMap& map, const void* base, Dtype dtype, int head_dim, int64_t rows, int64_t heads,
                        int64_t row_stride, int64_t head_stride, int box_rows);
 
-/// The same of a [heads, groups, group, head_dim] view, `group` tokens row_stride apart: boxes of box_groups x 64 elements,
-/// one token of each group.
-Result make_group_map(CUtensorMap& map, const void* base, Dtype dtype, int head_dim, int group, int64_t groups, int64_t heads,
-                      int64_t row_stride, int64_t head_stride, int box_groups);
+/// The same of a [heads, groups, group, head_dim] view, `group` tokens row_stride apart: boxes of box_groups
+/// x 64 elements, one token of each group.
+Result make_group_map(CUtensorMap& map, const void* base, Dtype dtype, int head_dim, int group,
+                      int64_t groups, int64_t heads, int64_t row_stride, int64_t head_stride, int box_groups);
 
 }  // namespace prefill::kernels::cuda

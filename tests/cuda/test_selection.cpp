@@ -15,10 +15,16 @@
 namespace prefill {
 namespace {
 
-#define NEED_GPU()                                                                        \
+#define NEED_GPU()                                                                    \
   if (const Support s = backends().at("cuda").available(); !s) GTEST_SKIP() << s.why; \
-  ASSERT_TRUE(cuda_ops().true_columns && cuda_ops().tile_energy && cuda_ops().stripe_hits && \
-              cuda_ops().select_tiles && cuda_ops().count_for_mass && cuda_ops().softmax_block_sums && cuda_ops().strided_mass)
+  ASSERT_TRUE(cuda_ops()                                                              \
+                  .true_columns&& cuda_ops()                                          \
+                  .tile_energy&& cuda_ops()                                           \
+                  .stripe_hits&& cuda_ops()                                           \
+                  .select_tiles&& cuda_ops()                                          \
+                  .count_for_mass&& cuda_ops()                                        \
+                  .softmax_block_sums&& cuda_ops()                                    \
+                  .strided_mass)
 
 void expect_same_lists(const at::Tensor& ptr, const at::Tensor& idx, const at::Tensor& want_ptr, const at::Tensor& want_idx) {
   const at::Tensor p = ptr.cpu(), i = idx.cpu();
@@ -131,7 +137,8 @@ TEST(CudaSelection, CausalBlockSums) {
   }
 }
 
-/// Odd lengths, groups and blocks that are not whole, one and several tiles of scores, keys shared by 1, 3, 4 and 8 heads.
+/// Odd lengths, groups and blocks that are not whole, one and several tiles of scores, keys shared by 1, 3, 4
+/// and 8 heads.
 TEST(CudaSelection, AntidiagonalMass) {
   NEED_GPU();
   at::manual_seed(11);
@@ -141,26 +148,44 @@ TEST(CudaSelection, AntidiagonalMass) {
     at::ScalarType dtype = at::kBFloat16;
   };
   const bool hopper = kernels::attend_cuda_isa() == std::string("sm90a");
-  for (const Case& c : {Case{17, 2, 2, 64, 16, 128}, {128, 1, 1, 128, 8, 128}, {1000, 3, 1, 64, 16, 64}, {2049, 4, 1, 128, 8, 64},
-                        {4097, 8, 1, 64, 4, 128}, {4100, 2, 2, 128, 32, 64}, {9001, 6, 2, 128, 16, 128, "diagonal"},
-                        {9001, 8, 2, 64, 8, 128, "random"}, {8191, 2, 1, 64, 4, 64, "antidiagonal", at::kHalf},
-                        {12345, 8, 1, 128, 32, 128}, {9999, 4, 4, 64, 4, 128}, {30011, 2, 1, 64, 16, 128}, {3000, 2, 1, 128, 2, 128}}) {
-    SCOPED_TRACE(str(c.q_heads, "/", c.kv_heads, "/", c.dim, " n=", c.n, " stride ", c.stride, " block ", c.block, " ", c.mode));
+  for (const Case& c : {Case{17, 2, 2, 64, 16, 128},
+                        {128, 1, 1, 128, 8, 128},
+                        {1000, 3, 1, 64, 16, 64},
+                        {2049, 4, 1, 128, 8, 64},
+                        {4097, 8, 1, 64, 4, 128},
+                        {4100, 2, 2, 128, 32, 64},
+                        {9001, 6, 2, 128, 16, 128, "diagonal"},
+                        {9001, 8, 2, 64, 8, 128, "random"},
+                        {8191, 2, 1, 64, 4, 64, "antidiagonal", at::kHalf},
+                        {12345, 8, 1, 128, 32, 128},
+                        {9999, 4, 4, 64, 4, 128},
+                        {30011, 2, 1, 64, 16, 128},
+                        {3000, 2, 1, 128, 2, 128}}) {
+    SCOPED_TRACE(str(c.q_heads, "/", c.kv_heads, "/", c.dim, " n=", c.n, " stride ", c.stride, " block ",
+                     c.block, " ", c.mode));
     const double scale = 1 / std::sqrt(double(c.dim)), sharp = 3 * std::sqrt(double(c.stride));
-    const at::Tensor q = at::randn({c.n, c.q_heads, c.dim}).mul_(sharp).to(c.dtype).transpose(0, 1);  // as a model lays it out
+    const at::Tensor q =
+        at::randn({c.n, c.q_heads, c.dim}).mul_(sharp).to(c.dtype).transpose(0, 1);  // as a model lays it out
     const at::Tensor k = at::randn({c.n, c.kv_heads, c.dim}).to(c.dtype).transpose(0, 1);
     AntidiagonalOptions how{.stride = int(c.stride), .mode = c.mode};
     std::vector<int64_t> any_order(size_t(c.stride), 0);
-    EXPECT_EQ(cuda_ops().strided_mass(q.cuda(), k.cuda(), {scale, c.stride, c.block, any_order, false}).defined(), hopper);
-    const at::Tensor want = antidiagonal_mass(q, k, scale, c.block, how), got = antidiagonal_mass(q.cuda(), k.cuda(), scale, c.block, how).cpu();
+    EXPECT_EQ(
+        cuda_ops().strided_mass(q.cuda(), k.cuda(), {scale, c.stride, c.block, any_order, false}).defined(),
+        hopper);
+    const at::Tensor want = antidiagonal_mass(q, k, scale, c.block, how),
+                     got = antidiagonal_mass(q.cuda(), k.cuda(), scale, c.block, how).cpu();
     ASSERT_EQ(got.sizes(), want.sizes());
     EXPECT_TRUE(at::allclose(got, want, 1e-3, 1e-5)) << (got - want).abs().max().item<float>();
-    EXPECT_TRUE(got.equal(antidiagonal_mass(q.cuda(), k.cuda(), scale, c.block, how).cpu())) << "two runs differ";
-    const at::Tensor packed = antidiagonal_mass(q.cuda().contiguous(), k.cuda().contiguous(), scale, c.block, how).cpu();
+    EXPECT_TRUE(got.equal(antidiagonal_mass(q.cuda(), k.cuda(), scale, c.block, how).cpu()))
+        << "two runs differ";
+    const at::Tensor packed =
+        antidiagonal_mass(q.cuda().contiguous(), k.cuda().contiguous(), scale, c.block, how).cpu();
     EXPECT_TRUE(got.equal(packed)) << "another layout gives other bits";
     how.keep = c.dtype;  // what a release rounds
-    const at::Tensor kept = antidiagonal_mass(q, k, scale, c.block, how), ours = antidiagonal_mass(q.cuda(), k.cuda(), scale, c.block, how).cpu();
-    EXPECT_LE((ours - kept).norm().item<double>(), 0.5 * (want - kept).norm().item<double>()) << "not rounded as the release does";
+    const at::Tensor kept = antidiagonal_mass(q, k, scale, c.block, how),
+                     ours = antidiagonal_mass(q.cuda(), k.cuda(), scale, c.block, how).cpu();
+    EXPECT_LE((ours - kept).norm().item<double>(), 0.5 * (want - kept).norm().item<double>())
+        << "not rounded as the release does";
   }
 }
 
