@@ -104,6 +104,8 @@ json table(double first, double step) {
   return rows;
 }
 
+TEST(RankArtefacts, DrawsOfRandom) { expect_slices("random", {{"density", 0.5}, {"tile", 32}}, true); }
+
 TEST(RankArtefacts, ThresholdsOfXAttention) {
   const HeadFile file(table(0.25, 0.07));
   expect_slices("xattention", {{"thresholds", file.path()}, {"block", 32}, {"stride", 8}}, true);
