@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <set>
+#include <sstream>
 
 #include "core/base/text.h"
 #include "core/report/report.h"
@@ -47,6 +50,51 @@ std::string count_text(const PointStats& s) {
   return s.n == s.expected ? std::to_string(s.n) : fmt::format("{}/{}", s.n, s.expected);
 }
 
+/// Labels of a panel's points without the settings that all points of a name have in common: an ablation's
+/// labels differ in one setting of many.
+struct RowLabels {
+  std::vector<std::string> rows;  ///< parallel to Panel::points
+  std::map<std::string, std::vector<std::string>>
+      common;  ///< name -> "key=value", where there are several points
+};
+
+RowLabels row_labels(const Panel& panel) {
+  struct Parts {
+    std::string name;
+    std::vector<std::string> settings;
+  };
+  std::vector<Parts> labels;
+  std::map<std::string, int> points;
+  RowLabels out;
+  for (const PanelPoint& p : panel.points) {
+    Parts parts;
+    std::istringstream words(p.label);
+    for (std::string word; words >> word;) {
+      if (word.find('=') != std::string::npos)
+        parts.settings.push_back(word);
+      else if (parts.settings.empty())
+        parts.name += (parts.name.empty() ? "" : " ") + word;
+      else
+        parts.settings.back() += " " + word;  // a value of several words
+    }
+    std::vector<std::string>& common = out.common[parts.name];
+    if (++points[parts.name] == 1)
+      common = parts.settings;
+    else
+      std::erase_if(common, [&](const std::string& c) { return std::ranges::count(parts.settings, c) == 0; });
+    labels.push_back(std::move(parts));
+  }
+  std::erase_if(out.common, [&](const auto& c) { return points[c.first] < 2 || c.second.empty(); });
+  for (const Parts& parts : labels) {
+    std::string row = parts.name;
+    const auto common = out.common.find(parts.name);
+    for (const std::string& word : parts.settings)
+      if (common == out.common.end() || std::ranges::count(common->second, word) == 0) row += " " + word;
+    out.rows.push_back(row);
+  }
+  return out;
+}
+
 std::string slice_table(const Panel& panel, const Slice& slice, int width) {
   TextTable table({{"TAD", 3, false},
                    {"method", 0, false},
@@ -59,32 +107,44 @@ std::string slice_table(const Panel& panel, const Slice& slice, int width) {
                    {"×faster", 9, true},
                    {"dens.", 5, true}},
                   width);
+  const RowLabels labels = row_labels(panel);
   for (size_t i = 0; i < panel.points.size(); ++i) {
     const PanelPoint& p = panel.points[i];
     const PointStats& s = slice.stats[i];
     std::string marks;
     for (FrontierClass c : s.frontier) marks += mark(c);
-    table.add({marks, p.label, count_text(s), score_text(s.score), difference_text(p, s), three(s.ttft.value),
-               speedup_text(p, s.speedup_ttft), three(s.attention.value),
+    table.add({marks, labels.rows[i], count_text(s), score_text(s.score), difference_text(p, s),
+               three(s.ttft.value), speedup_text(p, s.speedup_ttft), three(s.attention.value),
                speedup_text(p, s.speedup_attention),
                s.density.known() ? fmt::format("{:.3f}", s.density.value) : "-"});
   }
   return table.text();
 }
 
+/// What the tables of a panel leave out of the labels.
+std::string common_text(const Panel& panel, int width) {
+  std::string out;
+  for (const auto& [name, settings] : row_labels(panel).common) {
+    std::string line = "  " + name + ": all with";
+    for (const std::string& setting : settings) line += " " + setting;
+    out += wrap(line, width, 4);
+  }
+  return out;
+}
+
 /// Points that the frontier leaves out only by noise, with those on it that they can not be told from.
 std::string noise_text(const Panel& panel, const Slice& slice, int width) {
   constexpr size_t axis = static_cast<size_t>(Axis::attention);
+  const std::vector<std::string> labels = row_labels(panel).rows;
   std::string out;
   for (size_t i = 0; i < panel.points.size(); ++i) {
     if (slice.stats[i].frontier[axis] != FrontierClass::within_noise) continue;
     std::string names;
     for (int j : slice.stats[i].same_within_noise)
       if (slice.stats[static_cast<size_t>(j)].frontier[axis] == FrontierClass::on_frontier)
-        names += (names.empty() ? "" : ", ") + panel.points[static_cast<size_t>(j)].label;
+        names += (names.empty() ? "" : ", ") + labels[static_cast<size_t>(j)];
     if (!names.empty())
-      out += wrap(str("  within noise of each other (score and attention time): ", panel.points[i].label,
-                      " and ", names),
+      out += wrap(str("  within noise of each other (score and attention time): ", labels[i], " and ", names),
                   width, 4);
   }
   return out;
@@ -131,7 +191,9 @@ std::string terminal_text(const Report& report, int width) {
       std::string what = "task " + (slice.task.empty() ? tasks : slice.task);
       if (slice.task.empty() && panel.tasks.size() > 1) what = "mean over " + tasks;
       out += wrap(str(panel.title(), " · ", what, " · ", panel.hardware_name, ", ", panel.dtype), width, 2);
-      out += slice_table(panel, slice, width) + noise_text(panel, slice, width) + "\n";
+      out += slice_table(panel, slice, width);
+      if (&slice == &panel.slices[0]) out += common_text(panel, width);
+      out += noise_text(panel, slice, width) + "\n";
     }
   }
   out += wrap(

@@ -31,6 +31,7 @@ class Results : public testing::Test {
     int64_t tokens = 4096;
     int schema = 1;
     bool complete = true;
+    std::string label = "";  ///< of the method; by default its name and parameters as JSON
   };
 
   static json sample(int i, double score, double seconds, double dense_seconds = 2.0) {
@@ -69,7 +70,7 @@ class Results : public testing::Test {
                         {{"name", r.method},
                          {"version", 1},
                          {"params", r.params},
-                         {"label", r.method + " " + r.params.dump()}}},
+                         {"label", r.label.empty() ? r.method + " " + r.params.dump() : r.label}}},
                        {"model", {{"name", "tiny"}, {"sha256", "ab"}}},
                        {"workload",
                         {{"task", r.task},
@@ -167,6 +168,32 @@ TEST_F(Results, RefusesWhatItCanNotRead) {
   EXPECT_NE(error_of(side("nowhere")).find("no such folder"), std::string::npos);
   fs::create_directories(root_ / "empty");
   EXPECT_NE(error_of(side("empty")).find("no run in this folder"), std::string::npos);
+}
+
+TEST_F(Results, TableNamesWhatPointsOfAMethodShareOnlyOnce) {
+  const std::string long_path = "lookup=models/a-model-of-a-long-name/shareprefill.json";
+  write({.id = "a1",
+         .method = "shareprefill",
+         .params = {{"t", 1}},
+         .label = "shareprefill " + long_path + " block=64"},
+        lines({sample(0, 1, 1.0)}));
+  write({.id = "a2",
+         .method = "shareprefill",
+         .params = {{"t", 2}},
+         .label = "shareprefill " + long_path + " block=64 threshold=0.8"},
+        lines({sample(0, 1, 1.1)}));
+  write({.id = "a3",
+         .method = "shareprefill",
+         .params = {{"t", 3}},
+         .label = "shareprefill " + long_path + " block=64 mode=two words"},
+        lines({sample(0, 1, 1.2)}));
+  write({.id = "a4", .method = "anchor", .params = {{"t", 4}}, .label = "anchor theta=12"},
+        lines({sample(0, 1, 1.3)}));
+  const std::string text = terminal_text(make_report({side("a")}, "", 0.02));
+  EXPECT_NE(text.find("  shareprefill threshold=0.8  "), std::string::npos) << text;
+  EXPECT_NE(text.find("  shareprefill mode=two words  "), std::string::npos) << text;
+  EXPECT_NE(text.find("  shareprefill: all with " + long_path + " block=64\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("  anchor theta=12  "), std::string::npos) << text;  // its only point keeps its setting
 }
 
 TEST_F(Results, RunIdsAreFoundByUniquePrefix) {
