@@ -147,7 +147,7 @@ class PositionsTest(unittest.TestCase):
             self.assertEqual(shown.returncode, 0, shown.stderr)
             dense = re.search(r"task agreement.*?dense +3 +(\S+ \S+)", shown.stdout, re.S).group(1)
             self.assertEqual(dense, "1.00 [1.0,1.0]")  # by definition: no interval of a proportion
-            self.assertRegex(shown.stdout, r"streaming sink=64 local=512 +3 +0\.0\d\d \[\.0\d\d,\.0\d\d\]")
+            self.assertRegex(shown.stdout, r"streaming local=512 +3 +0\.0\d\d \[\.0\d\d,\.0\d\d\]")
             rows = json.loads((out / "pareto.json").read_text())["positions"]
             self.assertEqual({r["method"] for r in rows}, {"dense", "flexprefill", "minference", "streaming", "random"})
             if have("matplotlib"):
