@@ -50,13 +50,14 @@ std::string count_text(const PointStats& s) {
   return s.n == s.expected ? std::to_string(s.n) : fmt::format("{}/{}", s.n, s.expected);
 }
 
-/// Labels of a panel's points without the settings that all points of a name have in common: an ablation's
-/// labels differ in one setting of many.
+/// Labels of a panel's points without the settings that most points of a name have: an ablation's labels
+/// differ in one setting of many.
 struct RowLabels {
-  std::vector<std::string> rows;  ///< parallel to Panel::points
-  std::map<std::string, std::vector<std::string>>
-      common;  ///< name -> "key=value", where there are several points
+  std::vector<std::string> rows;                          ///< parallel to Panel::points
+  std::map<std::string, std::vector<std::string>> usual;  ///< name -> "key=value" left out
 };
+
+std::string key_of(const std::string& setting) { return setting.substr(0, setting.find('=')); }
 
 RowLabels row_labels(const Panel& panel) {
   struct Parts {
@@ -64,8 +65,8 @@ RowLabels row_labels(const Panel& panel) {
     std::vector<std::string> settings;
   };
   std::vector<Parts> labels;
-  std::map<std::string, int> points;
-  RowLabels out;
+  std::map<std::string, int> points;                        // of a name
+  std::map<std::pair<std::string, std::string>, int> seen;  // (name, key or key=value) -> points
   for (const PanelPoint& p : panel.points) {
     Parts parts;
     std::istringstream words(p.label);
@@ -77,19 +78,29 @@ RowLabels row_labels(const Panel& panel) {
       else
         parts.settings.back() += " " + word;  // a value of several words
     }
-    std::vector<std::string>& common = out.common[parts.name];
-    if (++points[parts.name] == 1)
-      common = parts.settings;
-    else
-      std::erase_if(common, [&](const std::string& c) { return std::ranges::count(parts.settings, c) == 0; });
+    ++points[parts.name];
+    for (const std::string& setting : parts.settings) {
+      ++seen[{parts.name, setting}];
+      ++seen[{parts.name, key_of(setting)}];
+    }
     labels.push_back(std::move(parts));
   }
-  std::erase_if(out.common, [&](const auto& c) { return points[c.first] < 2 || c.second.empty(); });
+  // left out: what more than half of the points say, of settings that all of them name
+  auto usual = [&](const Parts& p, const std::string& setting) {
+    const int all = points[p.name];
+    return all > 1 && seen[{p.name, key_of(setting)}] == all && 2 * seen[{p.name, setting}] > all;
+  };
+  RowLabels out;
   for (const Parts& parts : labels) {
     std::string row = parts.name;
-    const auto common = out.common.find(parts.name);
-    for (const std::string& word : parts.settings)
-      if (common == out.common.end() || std::ranges::count(common->second, word) == 0) row += " " + word;
+    for (const std::string& setting : parts.settings) {
+      if (!usual(parts, setting)) {
+        row += " " + setting;
+        continue;
+      }
+      std::vector<std::string>& left_out = out.usual[parts.name];
+      if (std::ranges::count(left_out, setting) == 0) left_out.push_back(setting);
+    }
     out.rows.push_back(row);
   }
   return out;
@@ -122,10 +133,10 @@ std::string slice_table(const Panel& panel, const Slice& slice, int width) {
 }
 
 /// What the tables of a panel leave out of the labels.
-std::string common_text(const Panel& panel, int width) {
+std::string usual_text(const Panel& panel, int width) {
   std::string out;
-  for (const auto& [name, settings] : row_labels(panel).common) {
-    std::string line = "  " + name + ": all with";
+  for (const auto& [name, settings] : row_labels(panel).usual) {
+    std::string line = "  " + name + ", where not said otherwise:";
     for (const std::string& setting : settings) line += " " + setting;
     out += wrap(line, width, 4);
   }
@@ -192,7 +203,7 @@ std::string terminal_text(const Report& report, int width) {
       if (slice.task.empty() && panel.tasks.size() > 1) what = "mean over " + tasks;
       out += wrap(str(panel.title(), " · ", what, " · ", panel.hardware_name, ", ", panel.dtype), width, 2);
       out += slice_table(panel, slice, width);
-      if (&slice == &panel.slices[0]) out += common_text(panel, width);
+      if (&slice == &panel.slices[0]) out += usual_text(panel, width);
       out += noise_text(panel, slice, width) + "\n";
     }
   }

@@ -170,7 +170,7 @@ TEST_F(Results, RefusesWhatItCanNotRead) {
   EXPECT_NE(error_of(side("empty")).find("no run in this folder"), std::string::npos);
 }
 
-TEST_F(Results, TableNamesWhatPointsOfAMethodShareOnlyOnce) {
+TEST_F(Results, TableNamesTheUsualSettingsOfAMethodOnce) {
   const std::string long_path = "lookup=models/a-model-of-a-long-name/shareprefill.json";
   write({.id = "a1",
          .method = "shareprefill",
@@ -187,12 +187,20 @@ TEST_F(Results, TableNamesWhatPointsOfAMethodShareOnlyOnce) {
          .params = {{"t", 3}},
          .label = "shareprefill " + long_path + " block=64 mode=two words"},
         lines({sample(0, 1, 1.2)}));
+  write({.id = "a5",
+         .method = "shareprefill",
+         .params = {{"t", 5}},
+         .label = "shareprefill " + long_path + " block=32"},
+        lines({sample(0, 1, 1.4)}));
   write({.id = "a4", .method = "anchor", .params = {{"t", 4}}, .label = "anchor theta=12"},
         lines({sample(0, 1, 1.3)}));
   const std::string text = terminal_text(make_report({side("a")}, "", 0.02));
   EXPECT_NE(text.find("  shareprefill threshold=0.8  "), std::string::npos) << text;
+  EXPECT_NE(text.find("  shareprefill block=32  "), std::string::npos) << text;
   EXPECT_NE(text.find("  shareprefill mode=two words  "), std::string::npos) << text;
-  EXPECT_NE(text.find("  shareprefill: all with " + long_path + " block=64\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("  shareprefill, where not said otherwise: " + long_path + " block=64\n"),
+            std::string::npos)
+      << text;
   EXPECT_NE(text.find("  anchor theta=12  "), std::string::npos) << text;  // its only point keeps its setting
 }
 
