@@ -106,7 +106,7 @@ RowLabels row_labels(const Panel& panel) {
   return out;
 }
 
-std::string slice_table(const Panel& panel, const Slice& slice, int width) {
+std::string slice_table(const Panel& panel, const Slice& slice, const RowLabels& labels, int width) {
   TextTable table({{"TAD", 3, false},
                    {"method", 0, false},
                    {"n", 5, true},
@@ -118,7 +118,6 @@ std::string slice_table(const Panel& panel, const Slice& slice, int width) {
                    {"×faster", 9, true},
                    {"dens.", 5, true}},
                   width);
-  const RowLabels labels = row_labels(panel);
   for (size_t i = 0; i < panel.points.size(); ++i) {
     const PanelPoint& p = panel.points[i];
     const PointStats& s = slice.stats[i];
@@ -133,9 +132,9 @@ std::string slice_table(const Panel& panel, const Slice& slice, int width) {
 }
 
 /// What the tables of a panel leave out of the labels.
-std::string usual_text(const Panel& panel, int width) {
+std::string usual_text(const RowLabels& labels, int width) {
   std::string out;
-  for (const auto& [name, settings] : row_labels(panel).usual) {
+  for (const auto& [name, settings] : labels.usual) {
     std::string line = "  " + name + ", where not said otherwise:";
     for (const std::string& setting : settings) line += " " + setting;
     out += wrap(line, width, 4);
@@ -144,19 +143,19 @@ std::string usual_text(const Panel& panel, int width) {
 }
 
 /// Points that the frontier leaves out only by noise, with those on it that they can not be told from.
-std::string noise_text(const Panel& panel, const Slice& slice, int width) {
+std::string noise_text(const Panel& panel, const Slice& slice, const RowLabels& labels, int width) {
   constexpr size_t axis = static_cast<size_t>(Axis::attention);
-  const std::vector<std::string> labels = row_labels(panel).rows;
   std::string out;
   for (size_t i = 0; i < panel.points.size(); ++i) {
     if (slice.stats[i].frontier[axis] != FrontierClass::within_noise) continue;
     std::string names;
     for (int j : slice.stats[i].same_within_noise)
       if (slice.stats[static_cast<size_t>(j)].frontier[axis] == FrontierClass::on_frontier)
-        names += (names.empty() ? "" : ", ") + labels[static_cast<size_t>(j)];
+        names += (names.empty() ? "" : ", ") + labels.rows[static_cast<size_t>(j)];
     if (!names.empty())
-      out += wrap(str("  within noise of each other (score and attention time): ", labels[i], " and ", names),
-                  width, 4);
+      out += wrap(
+          str("  within noise of each other (score and attention time): ", labels.rows[i], " and ", names),
+          width, 4);
   }
   return out;
 }
@@ -198,13 +197,14 @@ std::string terminal_text(const Report& report, int width) {
   for (const Panel& panel : report.panels) {
     std::string tasks;
     for (const std::string& t : panel.tasks) tasks += (tasks.empty() ? "" : ", ") + t;
+    const RowLabels labels = row_labels(panel);
     for (const Slice& slice : panel.slices) {
       std::string what = "task " + (slice.task.empty() ? tasks : slice.task);
       if (slice.task.empty() && panel.tasks.size() > 1) what = "mean over " + tasks;
       out += wrap(str(panel.title(), " · ", what, " · ", panel.hardware_name, ", ", panel.dtype), width, 2);
-      out += slice_table(panel, slice, width);
-      if (&slice == &panel.slices[0]) out += usual_text(panel, width);
-      out += noise_text(panel, slice, width) + "\n";
+      out += slice_table(panel, slice, labels, width);
+      if (&slice == &panel.slices[0]) out += usual_text(labels, width);
+      out += noise_text(panel, slice, labels, width) + "\n";
     }
   }
   out += wrap(

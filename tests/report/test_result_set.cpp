@@ -172,26 +172,15 @@ TEST_F(Results, RefusesWhatItCanNotRead) {
 
 TEST_F(Results, TableNamesTheUsualSettingsOfAMethodOnce) {
   const std::string long_path = "lookup=models/a-model-of-a-long-name/shareprefill.json";
-  write({.id = "a1",
-         .method = "shareprefill",
-         .params = {{"t", 1}},
-         .label = "shareprefill " + long_path + " block=64"},
-        lines({sample(0, 1, 1.0)}));
-  write({.id = "a2",
-         .method = "shareprefill",
-         .params = {{"t", 2}},
-         .label = "shareprefill " + long_path + " block=64 threshold=0.8"},
-        lines({sample(0, 1, 1.1)}));
-  write({.id = "a3",
-         .method = "shareprefill",
-         .params = {{"t", 3}},
-         .label = "shareprefill " + long_path + " block=64 mode=two words"},
-        lines({sample(0, 1, 1.2)}));
-  write({.id = "a5",
-         .method = "shareprefill",
-         .params = {{"t", 5}},
-         .label = "shareprefill " + long_path + " block=32"},
-        lines({sample(0, 1, 1.4)}));
+  int n = 0;
+  for (const char* rest : {" block=64", " block=64 threshold=0.8", " block=64 mode=two words", " block=32"}) {
+    ++n;
+    write({.id = "b" + std::to_string(n),
+           .method = "shareprefill",
+           .params = {{"t", n}},
+           .label = "shareprefill " + long_path + rest},
+          lines({sample(0, 1, 1.0 + 0.1 * n)}));
+  }
   write({.id = "a4", .method = "anchor", .params = {{"t", 4}}, .label = "anchor theta=12"},
         lines({sample(0, 1, 1.3)}));
   const std::string text = terminal_text(make_report({side("a")}, "", 0.02));
