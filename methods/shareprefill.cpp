@@ -1,10 +1,12 @@
-// SharePrefill: heads that an offline clustering found alike borrow the block pattern that the first of them,
-// the pivot, learnt from its own full attention on this prompt. Heads that may not borrow use stripes as
-// FlexPrefill.
+// SharePrefill: heads that an offline clustering found alike borrow the block pattern that one of them, the
+// pivot (the first of them, or the one that the clustering appointed), learnt from its own full attention on
+// this prompt. Heads that may not borrow use stripes as FlexPrefill.
 #include <ATen/ATen.h>
 
 #include <map>
+#include <set>
 
+#include "core/base/text.h"
 #include "core/method.h"
 #include "methods/parts/share_clusters.h"
 #include "methods/parts/stripes.h"
@@ -15,7 +17,7 @@ namespace {
 
 struct SharePrefillParams {
   Path lookup;
-  std::string clusters = "listed";
+  std::string clusters = "listed", pivot = "first";
   double pattern_threshold = 0.9, similarity_threshold = 0.5, fallback_threshold = 0.9,
          queryaware_threshold = 0.1;
   int block_size = 128;
@@ -30,6 +32,11 @@ struct SharePrefillParams {
     v("clusters", clusters, one_of({"listed", "all"}),
       "listed: the file's shared_clusters may share; all: every "
       "cluster of two heads or more");
+    v("pivot", pivot, one_of({"first", "best"}),
+      "who teaches a cluster. first: its first head on this prompt that is not query-aware; best: the head "
+      "which its heads of later layers resemble most by the file's best_pivots, query-aware or not (heads up "
+      "to its layer keep their own stripes). Under --tensor-parallel a rank without that head takes its own "
+      "first (facts: clusters_first_come)");
     v("pattern_threshold", pattern_threshold, in(0, 1),
       "share of the attention that stripes, query-aware blocks and "
       "each row of a pivot's pattern must reach; 1: all");
@@ -64,7 +71,8 @@ struct Pivot {
 struct SharePrefillState : Method::State {
   std::map<int, Pivot> by_cluster;
   std::vector<std::pair<int, int>> teaching;  ///< (head, cluster) of the layer in flight, heads ascending
-  int64_t pivots = 0, shared = 0, stripe_heads = 0, query_aware = 0;
+  nlohmann::json pivots = nlohmann::json::array();  ///< [layer, head of the model], as appointed
+  int64_t shared = 0, stripe_heads = 0, query_aware = 0;
   double jaccard_sum = 0;  ///< pivot's pattern against the borrower's own stripes
 };
 
@@ -75,6 +83,7 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
         clusters_(params.lookup.text.empty() || !params.sharing
                       ? no_clusters(env.model)
                       : read_head_clusters(params.lookup.text, env.model, params.clusters == "all")) {
+    if (params.pivot == "best") appoint_best();
     for (auto& layer : clusters_.cluster_of) layer = env.own(layer);
   }
 
@@ -114,18 +123,41 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
   }
 
   nlohmann::json facts(const SharePrefillState& s) const override {
-    nlohmann::json out = {{"clusters", clusters_.clusters},
-                          {"cluster_heads", clusters_.sharing_heads},
-                          {"pivots", s.pivots},
-                          {"shared_heads", s.shared},
-                          {"stripe_heads", s.stripe_heads},
-                          {"query_aware_heads", s.query_aware}};
+    nlohmann::json out = {{"clusters", clusters_.clusters}, {"cluster_heads", clusters_.sharing_heads},
+                          {"pivot", params.pivot},          {"pivots", s.pivots.size()},
+                          {"pivot_heads", s.pivots},        {"shared_heads", s.shared},
+                          {"stripe_heads", s.stripe_heads}, {"query_aware_heads", s.query_aware}};
+    if (params.pivot == "best") out["clusters_first_come"] = first_come_;
     if (s.shared > 0) out["mean_jaccard"] = s.jaccard_sum / double(s.shared);
     return out;
   }
 
  private:
   bool released() const { return params.semantics == "released"; }
+
+  /// Finds the appointed heads of this process (all of them, or a rank's share).
+  void appoint_best() {
+    if (clusters_.clusters > 0 && clusters_.best_pivots.empty())
+      throw InputError(str(params.lookup.text,
+                           ": pivot=best needs 'best_pivots', which the file does not have; `prefillbench "
+                           "calibrate shareprefill` writes them"));
+    std::set<int> here;
+    for (const auto& layer : clusters_.cluster_of)
+      for (const int cluster : env.own(layer)) here.insert(cluster);
+    for (int cluster = 0; cluster < clusters_.clusters; ++cluster) {
+      const auto [layer, head] = clusters_.best_pivots[size_t(cluster)];
+      if (env.heads.count == 0 || (head >= env.heads.first && head < env.heads.first + env.heads.count))
+        appointed_[cluster] = {layer, head - env.heads.first};
+      else
+        first_come_ += here.count(cluster);
+    }
+  }
+
+  /// Whether the head may become its cluster's pivot.
+  bool eligible(int cluster, int layer, int head) const {
+    const auto appointed = appointed_.find(cluster);
+    return appointed == appointed_.end() || appointed->second == std::pair{layer, head};
+  }
 
   StripeRules rules_for(int64_t n) const {
     StripeRules rules;
@@ -143,7 +175,10 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
                     const at::Tensor& key_mean, const at::Tensor& from_means, AttentionPlan& plan,
                     SharePrefillState& s) const {
     const int heads = c.qkv.q_heads();
-    StripeChoice choice = choose_stripes(tail, from_means, rules);
+    std::vector<int64_t> appointed;
+    for (const auto& [cluster, pivot] : appointed_)
+      if (pivot.first == c.layer) appointed.push_back(pivot.second);
+    StripeChoice choice = choose_stripes(tail, from_means, rules, appointed);
     const at::Tensor aware_host =
         choice.aware.defined() ? choice.aware.to(at::kCPU) : at::zeros({heads}, at::kBool);
     const bool* aware = aware_host.const_data_ptr<bool>();
@@ -155,6 +190,7 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
       if (aware[h] || cluster < 0) continue;
       const auto pivot = s.by_cluster.find(cluster);
       if (pivot == s.by_cluster.end()) {
+        if (!eligible(cluster, c.layer, h)) continue;
         s.by_cluster.emplace(cluster,
                              Pivot{});  // reserved: later heads of this layer find it without a pattern
         new_pivots.emplace_back(h, cluster);
@@ -187,7 +223,7 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
         mask.index_put_({which}, mask.index_select(0, which) | query_aware_blocks(c, key_mean, which, rules));
       s.query_aware += which.numel();
     }
-    if (!new_pivots.empty()) appoint(new_pivots, choice, sets, plan, s);
+    if (!new_pivots.empty()) appoint(c.layer, new_pivots, choice, sets, plan, s);
     s.shared += int64_t(borrowers.size());
     s.stripe_heads = s.stripe_heads + heads - int64_t(borrowers.size()) - int64_t(new_pivots.size()) -
                      aware_host.sum().item<int64_t>();
@@ -219,7 +255,7 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
     lenders = std::move(clusters);
   }
 
-  void appoint(const std::vector<std::pair<int, int>>& chosen, const StripeChoice& choice,
+  void appoint(int layer, const std::vector<std::pair<int, int>>& chosen, const StripeChoice& choice,
                const StripeSets& sets, AttentionPlan& plan, SharePrefillState& s) const {
     plan.want_tile_mean.assign(plan.heads.size(), 0);
     for (const auto& [h, cluster] : chosen) {
@@ -231,7 +267,7 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
       plan.heads[size_t(h)] = {Route::dense, 0};
       plan.want_tile_mean[size_t(h)] = 1;
       s.teaching.emplace_back(h, cluster);
-      ++s.pivots;
+      s.pivots.push_back(nlohmann::json::array({layer, env.heads.first + h}));
     }
   }
 
@@ -271,6 +307,8 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
   }
 
   HeadClusters clusters_;
+  std::map<int, std::pair<int, int>> appointed_;  ///< cluster -> (layer, own head); others: first come
+  size_t first_come_ = 0;  ///< clusters of own heads whose best pivot is not among them
 };
 
 }  // namespace
@@ -279,7 +317,8 @@ PREFILL_METHOD(
     SharePrefill,
     {.name = "shareprefill",
      .version = 2,
-     .doc = "heads of an offline cluster borrow the block pattern of the prompt's first head of that cluster",
+     .doc = "heads of an offline cluster borrow the block pattern that one of them, the pivot, has on the "
+            "prompt",
      .source =
          "Peng et al., arXiv 2505.19578; repository opas-lab/SharePrefill. Defaults are those of its "
          "configuration "
@@ -287,7 +326,8 @@ PREFILL_METHOD(
          "thresholds of 0.95",
      .deviations = "Without a lookup file no head shares and every head is query-aware or uses stripes "
                    "(facts: clusters = 0). A "
-                   "pivot runs dense attention and reports its block mass, as released. released keeps: "
+                   "pivot runs dense attention and reports its block mass, as released; pivot=best is this "
+                   "project's, for ablation. released keeps: "
                    "slash bins anchored at "
                    "the largest distance; the fallback test over the pivot's stripe list with repeated "
                    "entries, each counted, "

@@ -1,6 +1,6 @@
 // The offline half of SharePrefill, which its authors did not release: which heads attend alike.
 // Block-averaged attention maps of full attention -> distances between heads -> average-linkage clusters with
-// a distance cut.
+// a distance cut, and of each cluster the head that its later layers resemble most.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 #include "core/base/text.h"
 #include "core/calibrate.h"
 #include "methods/parts/cluster.h"
+#include "methods/parts/share_clusters.h"
 
 namespace prefill {
 namespace {
@@ -67,7 +68,8 @@ class ClusterHeads final : public Calibrator {
 
     std::map<int, std::vector<int>> members;
     for (int i = 0; i < heads_; ++i) members[label[size_t(i)]].push_back(i);
-    nlohmann::json clusters = nlohmann::json::object(), shared = nlohmann::json::array();
+    nlohmann::json clusters = nlohmann::json::object(), shared = nlohmann::json::array(),
+                   pivots = nlohmann::json::object();
     double inside = 0, outside = 0;
     int64_t inside_pairs = 0, outside_pairs = 0, sharing = 0;
     for (const auto& [id, list] : members) {
@@ -78,6 +80,8 @@ class ClusterHeads final : public Calibrator {
         layers.insert(i / model_.q_heads);
       }
       clusters[std::to_string(id)] = entry;
+      const int pivot = best_pivot(list, mean, heads_, model_.q_heads);
+      pivots[std::to_string(id)] = {pivot / model_.q_heads, pivot % model_.q_heads};
       // A head can only borrow from an earlier layer.
       if (layers.size() > 1) {
         shared.push_back(std::to_string(id));
@@ -96,7 +100,7 @@ class ClusterHeads final : public Calibrator {
                               {"heads", heads_}};
     if (inside_pairs > 0) summary["mean_distance_inside"] = inside / double(inside_pairs);
     if (outside_pairs > 0) summary["mean_distance_outside"] = outside / double(outside_pairs);
-    return {{{"clusters", clusters}, {"shared_clusters", shared}}, summary};
+    return {{{"clusters", clusters}, {"shared_clusters", shared}, {"best_pivots", pivots}}, summary};
   }
 
  private:

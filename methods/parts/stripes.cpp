@@ -32,7 +32,8 @@ at::Tensor block_mean_estimate(const Qkv& a, const at::Tensor& key_mean, int64_t
   return logits.flatten(0, 1).softmax(-1);
 }
 
-StripeChoice choose_stripes(const TailStats& tail, const at::Tensor& from_means, const StripeRules& rules) {
+StripeChoice choose_stripes(const TailStats& tail, const at::Tensor& from_means, const StripeRules& rules,
+                            const std::vector<int64_t>& never_aware) {
   StripeChoice choice;
   auto stripes = [&](const at::Tensor& x) {
     return count_for_mass(x, rules.mass, rules.released)
@@ -46,6 +47,7 @@ StripeChoice choose_stripes(const TailStats& tail, const at::Tensor& from_means,
   choice.slash = distance_bins(tail.slash, rules.block, rules.released);
   if (rules.tau > 0) {
     choice.aware = sqrt_js(from_means, choice.vertical, rules.released).lt(rules.tau);  // NaN compares false
+    for (const int64_t h : never_aware) choice.aware[h].fill_(false);
     choice.verticals = choice.verticals.masked_fill(choice.aware, rules.least);
     choice.slashes = choice.slashes.masked_fill(choice.aware, rules.least);
   }

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <string>
+#include <vector>
 
 #include "core/method.h"
 #include "methods/parts/tail.h"
@@ -35,8 +36,10 @@ struct StripeChoice {
 /// key_mean [Hkv,nb,D] from pool_mean.
 at::Tensor block_mean_estimate(const Qkv&, const at::Tensor& key_mean, int64_t rows);
 
-/// Counts and query-aware test. from_means is read only when tau > 0.
-StripeChoice choose_stripes(const TailStats&, const at::Tensor& from_means, const StripeRules&);
+/// Counts and query-aware test. from_means is read only when tau > 0. never_aware: heads that the test leaves
+/// out.
+StripeChoice choose_stripes(const TailStats&, const at::Tensor& from_means, const StripeRules&,
+                            const std::vector<int64_t>& never_aware = {});
 
 struct StripeSets {
   at::Tensor vertical, slash;  ///< bool [Hq,nb]

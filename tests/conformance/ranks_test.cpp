@@ -134,14 +134,15 @@ TEST(RankArtefacts, PatternsOfMInference) {
 TEST(RankArtefacts, ClustersOfSharePrefill) {
   const HeadFile file(
       {{"clusters", {{"a", {{0, 1}, {1, 2}, {2, 5}}}, {"b", {{0, 7}, {1, 8}, {2, 6}, {2, 7}}}}},
-       {"shared_clusters", {"a", "b"}}});
-  const json params = {{"lookup", file.path()},
-                       {"min_budget", 32},
-                       {"block_size", 32},
-                       {"queryaware_threshold", 0.0},
-                       {"similarity_threshold", 1.0},
-                       {"fallback_threshold", 100.0},
-                       {"pattern_threshold", 0.6}};
+       {"shared_clusters", {"a", "b"}},
+       {"best_pivots", {{"a", {1, 2}}, {"b", {1, 8}}}}});
+  json params = {{"lookup", file.path()},
+                 {"min_budget", 32},
+                 {"block_size", 32},
+                 {"queryaware_threshold", 0.0},
+                 {"similarity_threshold", 1.0},
+                 {"fallback_threshold", 100.0},
+                 {"pattern_threshold", 0.6}};
   expect_slices("shareprefill", params, true);
   // and that they shared at all
   json alone = params;
@@ -150,6 +151,10 @@ TEST(RankArtefacts, ClustersOfSharePrefill) {
                    without = masks("shareprefill", alone, kRanks[1])[1];
   EXPECT_FALSE(at::equal(with[2], without[2])) << "head 8 of layer 1 did not borrow";
   EXPECT_TRUE(at::equal(with[0], without[0]));
+  params["pivot"] = "best";
+  expect_slices("shareprefill", params, true);
+  EXPECT_FALSE(at::equal(masks("shareprefill", params, kRanks[1])[1][2], with[2]))
+      << "head 8 of layer 1 is the pivot now";
 }
 
 TEST(RankArtefacts, HeadsAveragedByUniSparseStayOnOneRank) {

@@ -109,5 +109,26 @@ TEST_F(MethodFiles, ReleasedLookup) {
   refused(R"({"clusters": [1]})", "expected", read);
 }
 
+TEST_F(MethodFiles, BestPivotsOfALookup) {
+  auto file = [](const char* pivots) {
+    return str(R"({"clusters": {"9": [[0, 1], [1, 2]], "2": [[0, 0]], "5": [[1, 0], [1, 1]]}, )",
+               R"("shared_clusters": ["9"], "best_pivots": )", pivots, "}");
+  };
+  put(file(R"({"5": [1, 1], "2": [0, 0], "9": [1, 2]})"));
+  const HeadClusters all = read_head_clusters(path_, model_, true);
+  ASSERT_EQ(all.best_pivots.size(), 2u);
+  EXPECT_EQ(all.best_pivots[size_t(all.cluster_of[0][1])], (std::pair{1, 2}));
+  EXPECT_EQ(all.best_pivots[size_t(all.cluster_of[1][0])], (std::pair{1, 1}));
+  EXPECT_EQ(read_head_clusters(path_, model_, false).best_pivots, (std::vector{std::pair{1, 2}}));
+  auto read = [&] { read_head_clusters(path_, model_, false); };
+  refused(file(R"({"5": [1, 1], "2": [0, 0], "9": [1, 1]})"),
+          "best_pivots, cluster '9': layer 1, head 1 is not in that cluster", read);
+  refused(file(R"({"5": [1, 1], "2": [0, 0], "9": [2, 1]})"), "best_pivots, cluster '9': layer 2", read);
+  refused(file(R"({"5": [1, 1], "2": [0, 0], "9": 3})"), "expected [layer, head], found 3", read);
+  refused(file(R"({"5": [1, 1], "9": [0, 1]})"), "no head for cluster '2'", read);
+  refused(file(R"({"5": [1, 1], "2": [0, 0], "9": [0, 1], "7": [0, 2]})"), "names '7'", read);
+  refused(file("[[0, 1]]"), "best_pivots: expected", read);
+}
+
 }  // namespace
 }  // namespace prefill
