@@ -42,7 +42,7 @@ MODELS = {
     "smollm2-135m-instruct-128k": {
         "adapter": REPO / "experiments" / "models" / "smollm2-135m-instruct-128k",
         "sha256": {
-            "model.safetensors": "3bd0c6e819fe7f2abedb3854dad81b4e3ecb713a1ba262fef747fbfed64b9a93",
+            "model.safetensors": "772b057e0ed21f082ef17b3d072982ea72c0db16215e9ebd93a4e2059ee81e5b",
             "tokenizer.json": "a68ad4614054f6296aae64bf9c7431e6f5a634803417a4b1675789d6d21d3406",
         },
     },
