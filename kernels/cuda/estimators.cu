@@ -12,7 +12,8 @@ namespace prefill::kernels {
 namespace cuda {
 namespace {
 
-constexpr int kSpan = 16;  ///< batches of 64 keys that one block folds into a partial row maximum and sum
+constexpr int kSpan = 16;     ///< batches of 64 keys that one block folds into a partial row maximum and sum
+constexpr int kTogether = 2;  ///< groups of 64 queries that read a batch of keys once for their statistics
 constexpr int kProbabilityBytes = 64 * 65 * sizeof(float);
 constexpr float kLog2e = 1.4426950408889634f;
 
@@ -32,75 +33,97 @@ struct TailParams {
   QkvView qkv;
   int64_t tail;
   int groups, spans;          ///< of 64 rows, of kSpan * 64 keys
+  int chunks;                 ///< of 64 keys
   float *part_max, *part_sum; ///< [heads][spans][groups * 64]
   float* lse;                 ///< [heads][groups * 64], base 2
+  /// [heads][chunks][(groups + 1) * 64]: sums of a chunk's keys by distance, from the first query - the chunk's last key on
+  float* part_slash;
   float *vertical, *slash;    ///< [heads][n]
 };
 
 template <int D, class T>
-__device__ __forceinline__ void load_rows(uint32_t tile, const T* base, int64_t first, int64_t begin, int64_t end, int64_t stride) {
+__device__ __forceinline__ void load_rows(uint32_t tile, const T* base, int64_t first, int64_t end, int64_t stride) {
   for (int i = threadIdx.x; i < 64 * D / 8; i += kMmaThreads) {
     const int row = i / (D / 8), column = i % (D / 8);
-    const int64_t at = first + row;
-    const bool real = at >= begin && at < end;
-    copy_async_16(piece<D>(tile, row, column), base + (real ? at * stride : 0) + column * 8, real);
+    const bool real = first + row < end;
+    copy_async_16(piece<D>(tile, row, column), base + (real ? (first + row) * stride : 0) + column * 8, real);
   }
   copy_async_commit();
-  copy_async_wait<0>();
-  __syncthreads();
 }
 
-/// Partial softmax statistics of 64 rows over kSpan batches of keys.
+/// Partial softmax statistics of kTogether groups of 64 rows over kSpan batches of keys.
 template <int D, class T>
-__global__ void __launch_bounds__(kMmaThreads) tail_stats_kernel(const __grid_constant__ TailParams p) {
-  __shared__ __align__(128) uint8_t q_bytes[64 * D * 2], k_bytes[64 * D * 2];
-  const int span = blockIdx.x, group = blockIdx.y, head = blockIdx.z, warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-  const int64_t n = p.qkv.seq_len, first = n - p.tail + group * 64;
+__global__ void __launch_bounds__(kMmaThreads, 3) tail_stats_kernel(const __grid_constant__ TailParams p) {
+  __shared__ __align__(128) uint8_t bytes[kTogether][64 * D * 2];  // Q, then K in turn
+  const int span = blockIdx.x, head = blockIdx.z, warp = threadIdx.x / 32, lane = threadIdx.x & 31;
+  const int first_group = blockIdx.y * kTogether;
+  const int64_t n = p.qkv.seq_len, begin = int64_t(span) * kSpan * 64;
   const T* q_head = static_cast<const T*>(p.qkv.q) + head * p.qkv.q_head_stride;
   const T* k_head = static_cast<const T*>(p.qkv.k) + head / (p.qkv.q_heads / p.qkv.kv_heads) * p.qkv.k_head_stride;
-  load_rows<D>(smem_address(q_bytes), q_head, first, 0, n, p.qkv.q_row_stride);
-  uint32_t q[D / 16][4];
-  load_queries<D>(q, smem_address(q_bytes), warp, lane);
-  float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0.f, 0.f};
+  uint32_t q[kTogether][D / 16][4];
+#pragma unroll
+  for (int g = 0; g < kTogether; ++g)  // a group past the last one is zeros
+    load_rows<D>(smem_address(bytes[g]), q_head, n - p.tail + (first_group + g) * 64, n, p.qkv.q_row_stride);
+  copy_async_wait<0>();
+  __syncthreads();
+#pragma unroll
+  for (int g = 0; g < kTogether; ++g) load_queries<D>(q[g], smem_address(bytes[g]), warp, lane);
+  __syncthreads();
+  float top[kTogether][2], sum[kTogether][2];
+#pragma unroll
+  for (int g = 0; g < kTogether; ++g) top[g][0] = top[g][1] = -INFINITY, sum[g][0] = sum[g][1] = 0.f;
+  load_rows<D>(smem_address(bytes[0]), k_head, begin, n, p.qkv.k_row_stride);
   for (int b = 0; b < kSpan; ++b) {
-    const int64_t start = (int64_t(span) * kSpan + b) * 64;
+    const int64_t start = begin + b * 64;
     if (start >= n) break;
-    __syncthreads();
-    load_rows<D>(smem_address(k_bytes), k_head, start, 0, n, p.qkv.k_row_stride);
-    float s[32];
-    multiply_keys<D, T>(s, q, smem_address(k_bytes), lane);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int64_t position = first + warp * 16 + (lane >> 2) + 8 * r;
-      float high = top[r];
-#pragma unroll
-      for (int i = 0; i < 32; ++i) {
-        if (((i >> 1) & 1) != r) continue;
-        const int64_t key = start + 8 * (i / 4) + 2 * (lane & 3) + (i & 1);
-        s[i] = key <= position ? s[i] * p.qkv.scale * kLog2e : -INFINITY;
-        high = fmaxf(high, s[i]);
-      }
-      if (high == -INFINITY) continue;
-      float total = 0.f;
-#pragma unroll
-      for (int i = 0; i < 32; ++i)
-        if (((i >> 1) & 1) == r) total += exp2_fast(s[i] - high);
-      sum[r] = sum[r] * exp2_fast(top[r] - high) + total;
-      top[r] = high;
+    if (b + 1 < kSpan && start + 64 < n) {
+      load_rows<D>(smem_address(bytes[(b + 1) & 1]), k_head, start + 64, n, p.qkv.k_row_stride);
+      copy_async_wait<1>();
+    } else {
+      copy_async_wait<0>();
     }
+    __syncthreads();
+#pragma unroll
+    for (int g = 0; g < kTogether; ++g) {
+      if (first_group + g >= p.groups) break;
+      float s[32];
+      multiply_keys<D, T>(s, q[g], smem_address(bytes[b & 1]), lane);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int64_t position = n - p.tail + (first_group + g) * 64 + warp * 16 + (lane >> 2) + 8 * r;
+        const int seen = int(min(position - start, int64_t(64))) - 2 * (lane & 3);
+        float high = top[g][r];
+#pragma unroll
+        for (int i = 0; i < 32; ++i) {
+          if (((i >> 1) & 1) != r) continue;
+          s[i] = 8 * (i / 4) + (i & 1) <= seen ? s[i] * p.qkv.scale * kLog2e : -INFINITY;
+          high = fmaxf(high, s[i]);
+        }
+        if (high == -INFINITY) continue;
+        float total = 0.f;
+#pragma unroll
+        for (int i = 0; i < 32; ++i)
+          if (((i >> 1) & 1) == r) total += exp2_fast(s[i] - high);
+        sum[g][r] = sum[g][r] * exp2_fast(top[g][r] - high) + total;
+        top[g][r] = high;
+      }
+    }
+    __syncthreads();
   }
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
+  for (int i = 0; i < 2 * kTogether; ++i) {
+    const int g = i / 2, r = i % 2;
+    if (first_group + g >= p.groups) break;
     for (int o = 1; o < 4; o <<= 1) {
-      const float other = __shfl_xor_sync(0xffffffffu, top[r], o), other_sum = __shfl_xor_sync(0xffffffffu, sum[r], o);
-      const float high = fmaxf(top[r], other), base = high == -INFINITY ? 0.f : high;
-      sum[r] = sum[r] * exp2_fast(top[r] - base) + other_sum * exp2_fast(other - base);
-      top[r] = high;
+      const float other = __shfl_xor_sync(0xffffffffu, top[g][r], o), other_sum = __shfl_xor_sync(0xffffffffu, sum[g][r], o);
+      const float high = fmaxf(top[g][r], other), base = high == -INFINITY ? 0.f : high;
+      sum[g][r] = sum[g][r] * exp2_fast(top[g][r] - base) + other_sum * exp2_fast(other - base);
+      top[g][r] = high;
     }
     if ((lane & 3) == 0) {
-      const int64_t at = (int64_t(head) * p.spans + span) * p.groups * 64 + group * 64 + warp * 16 + (lane >> 2) + 8 * r;
-      p.part_max[at] = top[r];
-      p.part_sum[at] = sum[r];
+      const int64_t at = (int64_t(head) * p.spans + span) * p.groups * 64 + (first_group + g) * 64 + warp * 16 + (lane >> 2) + 8 * r;
+      p.part_max[at] = top[g][r];
+      p.part_sum[at] = sum[g][r];
     }
   }
 }
@@ -117,60 +140,74 @@ __global__ void tail_lse_kernel(const __grid_constant__ TailParams p) {
   p.lse[blockIdx.y * int64_t(rows) + row] = top + log2f(sum);
 }
 
-/// One block per 64 keys and, at the same time, per 64 distances.
+/// One block per 64 keys: their columns, and what they give to the distances from each query. Each diagonal of a 64 x 64 tile
+/// is one distance; the upper half of a group's 127 distances is the lower half of the next group's.
 template <int D, class T>
-__global__ void __launch_bounds__(kMmaThreads) tail_sums_kernel(const __grid_constant__ TailParams p) {
+__global__ void __launch_bounds__(kMmaThreads, 4) tail_sums_kernel(const __grid_constant__ TailParams p) {
   __shared__ __align__(128) uint8_t q_bytes[64 * D * 2], k_bytes[64 * D * 2];
+  __shared__ float carry[2][64], other_half[64];
   extern __shared__ float probabilities_bytes[];  // [64][65]: with D 128 too much for static shared memory
   auto* probabilities = reinterpret_cast<float(*)[65]>(probabilities_bytes);
-  const int chunk = blockIdx.x, head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-  const int64_t n = p.qkv.seq_len;
+  const int chunk = blockIdx.x, head = blockIdx.y, t = threadIdx.x, warp = t / 32, lane = t & 31;
+  const int64_t n = p.qkv.seq_len, start = 64 * int64_t(chunk);
   const T* q_head = static_cast<const T*>(p.qkv.q) + head * p.qkv.q_head_stride;
   const T* k_head = static_cast<const T*>(p.qkv.k) + head / (p.qkv.q_heads / p.qkv.kv_heads) * p.qkv.k_head_stride;
-  float column_sum = 0.f, distance_sum = 0.f;  // of thread t < 64: key, distance 64 chunk + t
+  float* slash = p.part_slash + (int64_t(head) * p.chunks + chunk) * (p.groups + 1) * 64;
+  float column_sum = 0.f;  // of column t % 64, rows 32 (t / 64) and the 31 next
+  load_rows<D>(smem_address(k_bytes), k_head, start, n, p.qkv.k_row_stride);
+  load_rows<D>(smem_address(q_bytes), q_head, n - p.tail, n, p.qkv.q_row_stride);
   for (int group = 0; group < p.groups; ++group) {
     const int64_t first = n - p.tail + group * 64;
-    __syncthreads();
-    load_rows<D>(smem_address(q_bytes), q_head, first, 0, n, p.qkv.q_row_stride);
+    copy_async_wait<0>();
+    __syncthreads();  // the probabilities of the group before are no longer read, either
     uint32_t q[D / 16][4];
     load_queries<D>(q, smem_address(q_bytes), warp, lane);
+    __syncthreads();
+    if (group + 1 < p.groups) load_rows<D>(smem_address(q_bytes), q_head, first + 64, n, p.qkv.q_row_stride);
     float lse[2];
-    for (int r = 0; r < 2; ++r)
-      lse[r] = p.lse[(int64_t(head) * p.groups + group) * 64 + warp * 16 + (lane >> 2) + 8 * r];
-    const int64_t band = first - 64 * int64_t(chunk) - 63;  // first key of the band of distances
-    for (int part = 0; part < 3; ++part) {                 // 0: the keys; 1, 2: the two halves of the band
-      const int64_t start = part == 0 ? 64 * int64_t(chunk) : band + 64 * (part - 1);
-      if (start + 63 < 0 || start >= n) continue;
-      __syncthreads();
-      load_rows<D>(smem_address(k_bytes), k_head, start, 0, n, p.qkv.k_row_stride);
-      float s[32];
-      multiply_keys<D, T>(s, q, smem_address(k_bytes), lane);
+    int seen[2];  // the last column that a row of this thread sees
 #pragma unroll
-      for (int i = 0; i < 32; ++i) {
-        const int r = (i >> 1) & 1, row = warp * 16 + (lane >> 2) + 8 * r, column = 8 * (i / 4) + 2 * (lane & 3) + (i & 1);
-        const int64_t key = start + column, position = first + row;
-        const bool visible = key >= 0 && key <= position && position < n;
-        probabilities[row][column] = visible ? exp2_fast(s[i] * p.qkv.scale * kLog2e - lse[r]) : 0.f;
-      }
-      __syncthreads();
-      if (threadIdx.x < 64) {
-        const int t = threadIdx.x;
-        if (part == 0) {
-          for (int row = 0; row < 64; ++row) column_sum += probabilities[row][t];
-        } else {
-          for (int row = 0; row < 64; ++row) {
-            const int at = row - t + 63 - 64 * (part - 1);  // key of this row at distance 64 chunk + t
-            if (at >= 0 && at < 64) distance_sum += probabilities[row][at];
-          }
-        }
-      }
+    for (int r = 0; r < 2; ++r) {
+      const int row = warp * 16 + (lane >> 2) + 8 * r;
+      lse[r] = p.lse[(int64_t(head) * p.groups + group) * 64 + row];
+      seen[r] = first + row < n ? int(min(first + row - start, int64_t(64))) : -1;
     }
+    float s[32];
+    multiply_keys<D, T>(s, q, smem_address(k_bytes), lane);
+#pragma unroll
+    for (int i = 0; i < 32; ++i) {
+      const int r = (i >> 1) & 1, row = warp * 16 + (lane >> 2) + 8 * r, column = 8 * (i / 4) + 2 * (lane & 3) + (i & 1);
+      probabilities[row][column] = column <= seen[r] ? exp2_fast(s[i] * p.qkv.scale * kLog2e - lse[r]) : 0.f;
+    }
+    __syncthreads();
+#pragma unroll 8
+    for (int row = 0; row < 32; ++row) column_sum += probabilities[32 * (t / 64) + row][t % 64];
+    float distance_sum = 0.f;  // query - key = first - start + t - 63
+#pragma unroll 8
+    for (int row = 0; row < 64; ++row)
+      if (const int column = row + 63 - t; column >= 0 && column < 64) distance_sum += probabilities[row][column];
+    if (t < 64)
+      slash[64 * group + t] = distance_sum + (group ? carry[(group + 1) & 1][t] : 0.f);
+    else
+      carry[group & 1][t - 64] = distance_sum;
   }
-  const int64_t at = 64 * int64_t(chunk) + threadIdx.x;
-  if (threadIdx.x < 64 && at < n) {
-    p.vertical[head * n + at] = column_sum;
-    p.slash[head * n + at] = distance_sum;
+  if (t >= 64) {
+    slash[64 * p.groups + t - 64] = carry[(p.groups + 1) & 1][t - 64];
+    other_half[t - 64] = column_sum;
   }
+  __syncthreads();
+  if (t < 64 && start + t < n) p.vertical[head * n + start + t] = column_sum + other_half[t];
+}
+
+/// A distance's sum over the chunks that have it: one thread per distance.
+__global__ void tail_slash_kernel(const __grid_constant__ TailParams p) {
+  const int64_t n = p.qkv.seq_len, distance = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, width = (p.groups + 1) * 64;
+  if (distance >= n) return;
+  const int64_t offset = distance - (n - p.tail) + 63;  // place in chunk 0; 64 more in each next one
+  float total = 0.f;
+  for (int64_t c = offset < 0 ? (-offset + 63) / 64 : 0; c < p.chunks && offset + 64 * c < width; ++c)
+    total += p.part_slash[(int64_t(blockIdx.y) * p.chunks + c) * width + offset + 64 * c];
+  p.slash[blockIdx.y * n + distance] = total;
 }
 
 TailParams tail_params(const QkvView& qkv, int64_t tail, void* workspace) {
@@ -179,20 +216,23 @@ TailParams tail_params(const QkvView& qkv, int64_t tail, void* workspace) {
   p.tail = std::min(tail, qkv.seq_len);
   p.groups = int((p.tail + 63) / 64);
   p.spans = int((qkv.seq_len + kSpan * 64 - 1) / (kSpan * 64));
+  p.chunks = int((qkv.seq_len + 63) / 64);
   const int64_t part = int64_t(qkv.q_heads) * p.spans * p.groups * 64;
   p.part_max = static_cast<float*>(workspace);
   p.part_sum = p.part_max + part;
   p.lse = p.part_sum + part;
+  p.part_slash = p.lse + int64_t(qkv.q_heads) * p.groups * 64;
   return p;
 }
 
 template <int D, class T>
 void launch_tail(const TailParams& p, cudaStream_t stream) {
-  const unsigned heads = p.qkv.q_heads, rows = p.groups * 64, chunks = unsigned((p.qkv.seq_len + 63) / 64);
-  tail_stats_kernel<D, T><<<dim3(p.spans, p.groups, heads), kMmaThreads, 0, stream>>>(p);
+  const unsigned heads = p.qkv.q_heads, rows = p.groups * 64;
+  tail_stats_kernel<D, T><<<dim3(p.spans, (p.groups + kTogether - 1) / kTogether, heads), kMmaThreads, 0, stream>>>(p);
   tail_lse_kernel<<<dim3((rows + 127) / 128, heads), 128, 0, stream>>>(p);
   cudaFuncSetAttribute(tail_sums_kernel<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, kProbabilityBytes);
-  tail_sums_kernel<D, T><<<dim3(chunks, heads), kMmaThreads, kProbabilityBytes, stream>>>(p);
+  tail_sums_kernel<D, T><<<dim3(p.chunks, heads), kMmaThreads, kProbabilityBytes, stream>>>(p);
+  tail_slash_kernel<<<dim3(unsigned((p.qkv.seq_len + 255) / 256), heads), 256, 0, stream>>>(p);
 }
 
 Result launched() {
@@ -226,7 +266,8 @@ Result pool_mean_cuda(const void* x, Dtype dtype, int heads, int64_t seq_len, in
 
 size_t tail_sums_cuda_workspace(const QkvView& qkv, int64_t tail) {
   const cuda::TailParams p = cuda::tail_params(qkv, tail, nullptr);
-  return size_t(qkv.q_heads) * (2 * size_t(p.spans) + 1) * size_t(p.groups) * 64 * sizeof(float);
+  const size_t slash = size_t(p.chunks) * size_t(p.groups + 1);
+  return size_t(qkv.q_heads) * ((2 * size_t(p.spans) + 1) * size_t(p.groups) + slash) * 64 * sizeof(float);
 }
 
 Result tail_sums_cuda(const QkvView& qkv, int64_t tail, float* vertical, float* slash, void* workspace, void* stream) {
