@@ -39,19 +39,24 @@ void Progress::note(const std::string& line) {
 }
 
 void Progress::draw(bool last) {
-  if (quiet_ || total_ <= 0) return;
+  if (quiet_ || total_ == 0 || (total_ < 0 && done_ == 0)) return;
   const auto t = std::chrono::steady_clock::now();
   const double gap = terminal_ ? 0.1 : 15;  // a log wants a line now and then, a terminal a smooth bar
   if (!last && std::chrono::duration<double>(t - drawn_).count() < gap) return;
   drawn_ = t;
-  const double share = std::clamp(done_ / total_, 0.0, 1.0);
-  const double left = done_ > 0 ? elapsed_s() * (total_ - done_) / done_ : 0;
-  std::string bar(24, '.');
-  std::fill_n(bar.begin(), size_t(share * 24), '#');
-  std::fprintf(stderr, "%s[%s] %3.0f%%  %s elapsed, %s left  %.60s%s", terminal_ ? "\r\033[K" : "",
-               bar.c_str(), 100 * share, duration_text(elapsed_s()).c_str(),
-               done_ > 0 ? duration_text(left).c_str() : "?", last ? "" : now_.c_str(),
-               terminal_ && !last ? "" : "\n");
+  const char *begin = terminal_ ? "\r\033[K" : "", *end = terminal_ && !last ? "" : "\n";
+  const char* now = last ? "" : now_.c_str();
+  if (total_ < 0) {
+    std::fprintf(stderr, "%s%.0f done, %s elapsed  %.60s%s", begin, done_, duration_text(elapsed_s()).c_str(),
+                 now, end);
+  } else {
+    const double share = std::clamp(done_ / total_, 0.0, 1.0);
+    const double left = done_ > 0 ? elapsed_s() * (total_ - done_) / done_ : 0;
+    std::string bar(24, '.');
+    std::fill_n(bar.begin(), size_t(share * 24), '#');
+    std::fprintf(stderr, "%s[%s] %3.0f%%  %s elapsed, %s left  %.60s%s", begin, bar.c_str(), 100 * share,
+                 duration_text(elapsed_s()).c_str(), done_ > 0 ? duration_text(left).c_str() : "?", now, end);
+  }
   std::fflush(stderr);
 }
 

@@ -7,7 +7,8 @@ namespace prefill {
 
 class Progress {
  public:
-  /// total: amount of work in any unit (the runner's is tokens weighted by cost).
+  /// total: amount of work in any unit (the runner's is tokens weighted by cost); 0 draws nothing, below 0:
+  /// not known, so no bar and no time left.
   Progress(double total, bool quiet);
   ~Progress();
   /// `work` more is done; `now` says what comes next.

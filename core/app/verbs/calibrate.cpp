@@ -13,6 +13,7 @@
 #include "core/base/text.h"
 #include "core/calibrate.h"
 #include "core/model/model.h"
+#include "core/run/progress.h"
 #include "core/run/session.h"
 #include "core/text/tokenizer.h"
 #include "methods/parts/artifacts.h"
@@ -73,16 +74,15 @@ std::vector<std::vector<int32_t>> read_prompts(const CalibrateOptions& o, const 
 /// Dense attention, with the calibrator looking on.
 class Onlooker final : public AttentionHook {
  public:
-  Onlooker(Calibrator& calibrator, const KernelBackend& backend, int prompt, size_t prompts, int layers)
+  Onlooker(Calibrator& calibrator, const KernelBackend& backend, int prompt, Progress& progress)
       : calibrator_(calibrator),
         backend_(backend),
         clock_(backend.make_clock()),
         prompt_(prompt),
-        prompts_(prompts),
-        layers_(layers) {}
+        progress_(progress) {}
   at::Tensor prefill(int layer, const Qkv& qkv) override {
-    std::cerr << "\rprompt " << prompt_ + 1 << "/" << prompts_ << ", layer " << layer + 1 << "/" << layers_
-              << ", " << qkv.seq_len() << " tokens  " << std::flush;
+    progress_.advance(layer == 0 ? 0 : double(qkv.seq_len()),
+                      str("prompt ", prompt_ + 1, ", layer ", layer + 1, ", ", qkv.seq_len(), " tokens"));
     calibrator_.see({qkv, layer, qkv.seq_len(), backend_, *clock_}, prompt_);
     return backend_.attend(qkv, AttentionPlan::uniform(qkv.q_heads(), {Route::dense, 0})).out;
   }
@@ -92,8 +92,7 @@ class Onlooker final : public AttentionHook {
   const KernelBackend& backend_;
   std::unique_ptr<StageClock> clock_;
   int prompt_;
-  size_t prompts_;
-  int layers_;
+  Progress& progress_;
 };
 
 /// Attention as a calibrator wants it.
@@ -127,23 +126,28 @@ int run_calibrate(const CalibrateOptions& o) {
 
   const auto calibrator = info.make(params, MethodEnv{model->shape()});
   nlohmann::json lengths = nlohmann::json::array();
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    Onlooker hook(*calibrator, *backend, int(i), prompts.size(), model->shape().layers);
-    model->prefill(prompts[i], hook);
-    model->reset();
-    lengths.push_back(prompts[i].size());
+  double work = 0;
+  for (const auto& ids : prompts) work += double(ids.size()) * model->shape().layers;
+  {
+    Progress progress(work, false);
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      Onlooker hook(*calibrator, *backend, int(i), progress);
+      model->prefill(prompts[i], hook);
+      model->reset();
+      progress.advance(double(prompts[i].size()), "");  // the last layer
+      lengths.push_back(prompts[i].size());
+    }
   }
-  std::cerr << "\n";
-  calibrator->explore(int(prompts.size()),
-                      [&, runs = 0](int prompt, const Calibrator::PlanOfLayer& plan) mutable {
-                        std::cerr << "\rfurther prefill " << ++runs << ", prompt " << prompt + 1 << "/"
-                                  << prompts.size() << "  " << std::flush;
-                        Planner hook(plan, *backend);
-                        const at::Tensor logits = model->prefill(prompts[size_t(prompt)], hook);
-                        model->reset();
-                        return logits;
-                      });
-  std::cerr << "\n";
+  {
+    Progress further(-1, false);  // how many prefills a calibrator asks for, it does not say
+    calibrator->explore(int(prompts.size()), [&](int prompt, const Calibrator::PlanOfLayer& plan) {
+      Planner hook(plan, *backend);
+      const at::Tensor logits = model->prefill(prompts[size_t(prompt)], hook);
+      model->reset();
+      further.advance(1, str("further prefills, prompt ", prompt + 1));
+      return logits;
+    });
+  }
   Calibrator::Result result = calibrator->finish(int(prompts.size()));
   result.summary["prompts"] = prompts.size();
   write_artifact(o.out,
