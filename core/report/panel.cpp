@@ -221,7 +221,8 @@ struct Builder {
   std::vector<const RunData*> runs;
 };
 
-/// "passkey", and its parameters where one panel holds the task with different ones.
+/// "passkey", its parameters where one panel holds the task with different ones, and the scoring profile
+/// unless it is the default one.
 std::map<std::string, std::string> task_names(const std::vector<const RunData*>& runs) {
   std::map<std::string, std::set<std::string>> settings;
   for (const RunData* r : runs) settings[r->task].insert(r->task_params.dump());
@@ -230,6 +231,7 @@ std::map<std::string, std::string> task_names(const std::vector<const RunData*>&
     std::string name = r->task;
     if (settings[r->task].size() > 1)
       for (const auto& [key, value] : r->task_params.items()) name += " " + key + "=" + value_text(value);
+    if (!r->profile.empty() && r->profile != "official") name += " profile=" + r->profile;
     out[r->task + r->task_params.dump()] = name;
   }
   return out;
@@ -391,9 +393,11 @@ const Estimate& PointStats::cost(Axis axis) const {
 std::string Panel::title() const { return str(model, ", ", tokens, " tokens"); }
 
 std::vector<Panel> build_panels(const std::vector<RunData>& runs, double score_margin) {
-  std::map<std::tuple<std::string, std::string, std::string, std::string, int, int64_t>, Builder> builders;
+  // scores of two profiles are never pooled
+  std::map<std::tuple<std::string, std::string, std::string, std::string, int, int64_t, std::string>, Builder>
+      builders;
   for (const RunData& r : runs) {
-    Builder& b = builders[{r.model, r.model_sha, r.hardware, r.dtype, r.threads, r.tokens}];
+    Builder& b = builders[{r.model, r.model_sha, r.hardware, r.dtype, r.threads, r.tokens, r.profile}];
     if (b.runs.empty()) {
       b.panel.model = r.model;
       b.panel.model_sha = r.model_sha;

@@ -285,16 +285,17 @@ class Runner {
         if (s_.model->random_weights())
           record["weights"] = "random";  // and no score: the answers mean nothing
         else
-          add_scores(record, o.result.score, dense);
+          add_scores(record, o.result.score, e_.workloads[w].profile, dense);
       }
       // A dense run that only served as this round's pair is on record already.
       if (!logs_[w][jobs[k]]->settled().count(sample)) logs_[w][jobs[k]]->append(record);
     }
   }
 
-  static void add_scores(json& record, const Score& score, const Outcome* dense) {
+  static void add_scores(json& record, const Score& score, const std::string& profile, const Outcome* dense) {
     record["score"] = score.value;
     record["metric"] = score.metric;
+    record["profile"] = profile;
     if (!score.error.empty()) record["score_error"] = score.error;
     if (record.contains("dense")) record["dense"]["score"] = dense->result.score.value;
   }

@@ -31,6 +31,7 @@ class Results : public testing::Test {
     int64_t tokens = 4096;
     int schema = 1;
     bool complete = true;
+    std::string profile = "official";
     std::string label = "";  ///< of the method; by default its name and parameters as JSON
   };
 
@@ -79,7 +80,7 @@ class Results : public testing::Test {
                          {"tokens", r.tokens},
                          {"count", 10},
                          {"seed", 1},
-                         {"profile", "official"}}},
+                         {"profile", r.profile}}},
                        {"backend", "cpu"},
                        {"dtype", "float32"},
                        {"threads", 2}};
@@ -207,6 +208,20 @@ TEST_F(Results, DifferentMachinesNeverShareAPanel) {
   const Report report = make_report({side("a")}, "", 0.02);
   ASSERT_EQ(report.panels.size(), 2u);
   EXPECT_NE(report.panels[0].hardware, report.panels[1].hardware);
+}
+
+TEST_F(Results, ScoresOfTwoProfilesAreNotPooled) {
+  write({.id = "a1"}, lines({sample(0, 0, 1.0), sample(1, 0, 1.0)}));
+  write({.id = "a2", .profile = "flexprefill"}, lines({sample(0, 1, 1.0), sample(1, 1, 1.0)}));
+  const Report report = make_report({side("a")}, "", 0.02);
+  ASSERT_EQ(report.panels.size(), 2u);
+  std::map<std::string, double> scores;
+  for (const Panel& panel : report.panels)
+    for (size_t i = 0; i < panel.points.size(); ++i)
+      if (!panel.points[i].baseline) scores[panel.tasks.at(0)] = panel.slices.at(0).stats[i].score.value;
+  EXPECT_DOUBLE_EQ(scores.at("passkey"), 0);
+  EXPECT_DOUBLE_EQ(scores.at("passkey profile=flexprefill"), 1);
+  EXPECT_NE(pareto_csv(report).find("passkey profile=flexprefill"), std::string::npos);
 }
 
 // Dense was not run on its own: it is drawn from the paired baselines. Speed-ups are per sample, so a machine
