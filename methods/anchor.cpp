@@ -37,7 +37,8 @@ struct AnchorParams {
     v("semantics", semantics, one_of({"intended", "released"}),
       "released: candidates reach from block to one block before the group, so that first keys count twice "
       "and the "
-      "block before the group is lost; pooled values in the model's dtype");
+      "block before the group is lost; pooled values in the model's dtype; zeros where the length is a "
+      "multiple of block * step");
   }
   std::string invalid() const {
     if (block % 16) return "block must be a multiple of 16";
@@ -47,16 +48,21 @@ struct AnchorParams {
   }
 };
 
-class Anchor final : public MethodOf<AnchorParams> {
+struct AnchorState : Method::State {
+  int64_t zeroed_layers = 0;
+};
+
+class Anchor final : public MethodOf<AnchorParams, AnchorState> {
  public:
   using MethodOf::MethodOf;
-  AttentionPlan plan_layer(const LayerContext& c, State&) const override {
+  AttentionPlan plan_layer(const LayerContext& c, AnchorState& s) const override {
     const int64_t n = c.seq_len, span = group_span(), groups = sparse_groups(n);
     if (n < span) return AttentionPlan::uniform(c.qkv.q_heads(), {Route::dense, 0});
     auto first = std::make_shared<AttentionPlan>(anchor_plan(c, groups));
     bool any_candidate = false;
     for (int64_t g = 1; g < groups; ++g) any_candidate |= from(g) < to(g);
-    if (!any_candidate) return *first;
+    const bool zeros = released() && n % span == 0;
+    if (!any_candidate && !zeros) return *first;
     PartialSoftmax state;
     {
       StageScope stage(c.clock, Stage::attend, c.layer);
@@ -70,11 +76,25 @@ class Anchor final : public MethodOf<AnchorParams> {
       hits = stripes(c.qkv, state.row_max, groups);
     }
     StageScope stage(c.clock, Stage::index, c.layer);
+    if (zeros) forget(state), ++s.zeroed_layers;
     return second_plan(c, hits, std::move(state));
+  }
+
+  nlohmann::json facts(const AnchorState& s) const override {
+    if (!released()) return nlohmann::json::object();
+    return {{"zeroed_layers", s.zeroed_layers}};
   }
 
  private:
   bool released() const { return params.semantics == "released"; }
+  /// The released wrapper hands the kernels q[:, :-rest], with rest = n % (block * step). Where nothing is
+  /// left over that slice is empty, and the output stays the zeros that it was allocated as. Here the second
+  /// pass goes on from a state beside which no key weighs anything.
+  static void forget(PartialSoftmax& state) {
+    state.row_max = at::full_like(state.row_max, 1e30);
+    state.row_sum = at::ones_like(state.row_sum);
+    state.acc = at::zeros_like(state.acc);
+  }
   int64_t group_span() const { return int64_t(params.block) * params.step; }
   int64_t sparse_groups(int64_t n) const {
     return params.tail == "dense" ? n / group_span() : (n + group_span() - 1) / group_span();
@@ -172,14 +192,17 @@ class Anchor final : public MethodOf<AnchorParams> {
 PREFILL_METHOD(
     Anchor,
     {.name = "anchor",
+     .version = 2,
      .doc = "sink and local keys first, then single key columns whose logit comes within theta of the row's "
             "anchor",
      .source = "AnchorAttention (arXiv 2505.23520), github.com/yuzhouzhang9/Anchor-Attention, "
                "ops/anchor_attn_v4.py",
      .deviations =
-         "Not reproduced under released: the output of all zeros at prompt lengths that are a multiple of "
-         "the "
-         "group (its wrapper slices with -0), and rounding of queries times scale before the first pass. "
+         "released: at prompt lengths that are a multiple of the group (block * step: 2,048) the output is "
+         "all "
+         "zeros, since its wrapper slices with -0 (facts: zeroed_layers; `select` shows the plan that was "
+         "made). "
+         "Not reproduced: rounding of queries times scale before the first pass. "
          "Under intended the columns between the initial groups and the local ones are the candidates, each "
          "once. Prompts shorter than one group are dense, as released. The rule itself, in both semantics, "
          "loses what a single query looks for: a block of 128 queries asks by its mean. On 8,192 tokens of "

@@ -10,6 +10,7 @@
 
 #include "core/base/error.h"
 #include "core/base/text.h"
+#include "core/engine.h"
 #include "tests/methods2/harness.h"
 
 namespace prefill {
@@ -53,6 +54,27 @@ TEST(AnchorMethod, ReleasedCountsFirstKeysTwiceAndLosesTheBlockBeforeTheGroup) {
   for (int64_t g = 1; g < 6; ++g)
     for (int64_t j = 0; j < 200; ++j)
       EXPECT_EQ(got[g][j].item<bool>(), j >= 16 && j < g * 32 - 16) << g << " " << j;
+}
+
+// The released wrapper slices with -0 at such lengths (methods.md 7: "zero output at S % 2048 = 0").
+TEST(AnchorMethod, ReleasedReturnsZerosAtMultiplesOfTheGroup) {
+  const auto backend = reference_backend();
+  const auto clock = make_cpu_clock();
+  for (const auto& [n, semantics, zero] :
+       std::vector<std::tuple<int64_t, std::string, bool>>{{192, "released", true},
+                                                           {193, "released", false},
+                                                           {32, "released", true},
+                                                           {31, "released", false},
+                                                           {192, "intended", false}}) {
+    const Qkv x = synthetic_qkv(25, 2, 1, n, 64);
+    nlohmann::json all = kSmallAnchor;
+    all["semantics"] = semantics;
+    const auto method = make_method("anchor", all, MethodEnv{ModelShape{"test", 1, 2, 1, 64}});
+    AttentionEngine engine(*method, *backend, *clock, n);
+    const at::Tensor out = engine.prefill(0, x);
+    EXPECT_EQ(out.abs().max().item<double>() == 0, zero) << semantics << " " << n;
+    EXPECT_GT(engine.mean_density(), 0) << "the work is done and counted";
+  }
 }
 
 TEST(FlashPrefill2Method, RoutesAGroupTogetherAndCarriesTheMeans) {
