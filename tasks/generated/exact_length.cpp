@@ -40,15 +40,17 @@ class Fitter {
   }
 
   // A number of units that fits and leaves room for less than one more, by secant steps: encodings of long
-  // prompts cost seconds, so there should be few.
+  // prompts cost seconds, so there should be few. Only the trend must grow: a task that draws its content
+  // anew for every number of units may be shorter with a few more of them.
   int64_t largest_units(int64_t least) {
     int64_t low = min_units_, low_count = least, high = -1;  // low fits, high does not; -1: none known
     int64_t guess = min_units_ + 16;
     while (true) {
       const int64_t got = count(guess, {});
-      if (got <= low_count)
+      double slope = double(got - low_count) / double(guess - low);
+      if (slope <= 0) slope = double(got - least) / double(guess - min_units_);
+      if (slope <= 0)
         throw InputError(str(what_, ": more content does not make the prompt longer under this tokenizer"));
-      const double slope = double(got - low_count) / double(guess - low);
       if (got <= tokens_)
         low = guess, low_count = got;
       else

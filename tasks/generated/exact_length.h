@@ -27,9 +27,10 @@ struct Fitted {
 };
 
 /// Finds units >= min_units and a padding such that tokenizer.encode(build(units, padding)) has exactly
-/// `tokens` ids, special tokens included. The padding is less than about two units long. Prompts need not be
-/// additive in their parts: the result is checked by encoding. Throws InputError when `tokens` is too small
-/// (naming the least that would do) or no such prompt is found. `what` names the task in messages.
+/// `tokens` ids, special tokens included. The padding is less than about two units long, and as much longer
+/// as lengths of neighbouring numbers of units scatter. Prompts need not be additive in their parts, nor grow
+/// with every unit: the result is checked by encoding. Throws InputError when `tokens` is too small (naming
+/// the least that would do) or no such prompt is found. `what` names the task in messages.
 Fitted fit_exactly(const BuildPrompt& build, int64_t min_units, int64_t tokens, const Tokenizer& tokenizer,
                    const std::string& what);
 

@@ -8,6 +8,7 @@
 
 #include "core/base/error.h"
 #include "core/base/hash.h"
+#include "tasks/generated/exact_length.h"
 #include "tasks/generated/haystack.h"
 #include "tests/tasks/fake_tokenizer.h"
 #include "tests/tasks/make_task.h"
@@ -54,6 +55,34 @@ TEST(Generated, EveryLengthInARowIsReached) {
           << name;
 }
 
+// The module of code_run is drawn anew for every number of functions: with one more it may be shorter.
+TEST(Generated, CodeRunReachesEverySeedAndLength) {
+  FakeTokenizer t(FakeTokenizer::words, true);
+  for (int64_t tokens : {4096, 8192, 32768})
+    for (uint64_t seed = 1; seed <= 8; ++seed) {
+      const auto task = make_task("code_run", request(t, tokens, 5, seed));
+      for (int64_t i = 0; i < 5; ++i) {
+        const Sample s = task->sample(i);
+        EXPECT_EQ(t.encode(s.prompt).size(), size_t(tokens)) << "seed " << seed << " sample " << i;
+        // the padding stays small: the functions fill what they can
+        EXPECT_LT(s.record["context"].get<std::string>().find("def func_"), size_t(tokens / 8));
+      }
+    }
+}
+
+TEST(Generated, ExactLengthWhereMoreUnitsMayBeFewerTokens) {
+  FakeTokenizer t(FakeTokenizer::bytes);
+  auto scattered = [](int64_t units, const std::string& padding) {
+    return padding + std::string(size_t(20 * units + units * 7919 % 101), 'x');
+  };
+  for (int64_t tokens = 2000; tokens < 2400; ++tokens) {
+    const Fitted got = fit_exactly(scattered, 2, tokens, t, "scattered");
+    EXPECT_EQ(int64_t(scattered(got.units, got.padding.text()).size()), tokens);
+  }
+  auto constant = [](int64_t, const std::string& padding) { return padding + std::string(50, 'x'); };
+  EXPECT_THROW(fit_exactly(constant, 2, 2000, t, "constant"), InputError);
+}
+
 TEST(Generated, FieldsAndSameBytes) {
   FakeTokenizer t(FakeTokenizer::words);
   for (const auto& name : generated) {
@@ -81,7 +110,8 @@ TEST(Generated, SamplesShareNothingByChance) {
   FakeTokenizer t(FakeTokenizer::words);
   const auto task = make_task("kv_retrieval", request(t, 3000, 6));
   static const std::regex uuid("[0-9a-f]{8}-[0-9a-f-]{27}");
-  std::set<std::string> halves;  // a number drawn is half a uuid: without the bits that say version and variant
+  std::set<std::string>
+      halves;  // a number drawn is half a uuid: without the bits that say version and variant
   size_t drawn = 0;
   for (int64_t i = 0; i < 6; ++i) {
     const std::string context = task->sample(i).record["context"];
