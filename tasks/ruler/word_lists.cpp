@@ -1,7 +1,9 @@
 // RULER's aggregation tasks: the most common words of a long list (cwe) and of a coded text (fwe). Counts
 // follow NVIDIA/RULER c3f5e3b (common_words_extraction.py, freq_words_extraction.py); words and wording are
 // our own.
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <set>
 
 #include "core/base/error.h"
@@ -27,13 +29,43 @@ std::string numbered(const std::vector<std::string>& words) {
   return out;
 }
 
-// Plain words and, once those are used up, compounds of two or three: as many as anybody asks for.
-std::string pool_word(uint64_t i) {
-  const auto& words = plain_words();
-  std::string out = words[i % words.size()];
-  for (i /= words.size(); i > 0; i /= words.size()) out = words[(i - 1) % words.size()] + out;
-  return out;
-}
+// Compounds of two plain words in random order, then those of three, and so on: as many as anybody asks for.
+class Pool {
+ public:
+  explicit Pool(Rng random) : random_(random) {}
+  // The next word that contains none of `barred`: answers are looked for as substrings, so a word around an
+  // answer would count as that answer.
+  std::string next(const std::vector<std::string>& barred) {
+    while (true) {
+      std::string word = draw();
+      if (std::none_of(barred.begin(), barred.end(),
+                       [&](const auto& b) { return word.find(b) != std::string::npos; }))
+        return word;
+    }
+  }
+
+ private:
+  std::string draw() {
+    const auto& words = plain_words();
+    if (order_.empty()) {
+      ++parts_;
+      size_t compounds = 1;
+      for (int p = 0; p < parts_; ++p) compounds *= words.size();
+      order_.resize(compounds);
+      std::iota(order_.begin(), order_.end(), 0);
+      random_.shuffle(order_);
+    }
+    size_t i = order_.back();
+    order_.pop_back();
+    std::string out;
+    for (int p = 0; p < parts_; ++p, i /= words.size()) out += words[i % words.size()];
+    return out;
+  }
+
+  Rng random_;
+  int parts_ = 1;
+  std::vector<size_t> order_;  // compounds of parts_ words not given yet, by number
+};
 
 class CommonWords : public GeneratedTask {
  public:
@@ -58,23 +90,27 @@ class CommonWords : public GeneratedTask {
         "Some words of the following numbered list come up much more often than others. Memorize those that "
         "come up most.\n";
     Rng random = rng(index);
-    // a fresh run of the pool for every sample, the same words whatever the length
-    const uint64_t first = random.below(1000);
-    auto draw = [&](uint64_t from, int64_t n) {
-      std::vector<std::string> words;
-      for (int64_t i = 0; i < n; ++i) words.push_back(pool_word(from + uint64_t(i)));
-      return words;
-    };
-    const auto example_words = draw(first, 40), words = draw(first + 40, 10 + others);
+    // The sample's own words, the same ones whatever the length. Those of the example are the plain words,
+    // which take less room.
+    std::vector<std::string> example_words = plain_words(), words;
+    random.shuffle(example_words);
+    example_words.resize(40);
+    Pool pool{Rng(random.next())};
+    while (words.size() < 10) {
+      std::string word = pool.next(words);
+      if (std::none_of(words.begin(), words.end(),
+                       [&](const auto& w) { return w.find(word) != std::string::npos; }))
+        words.push_back(std::move(word));
+    }
+    const std::vector<std::string> common = words;
+    for (int64_t i = 0; i < others; ++i) words.push_back(pool.next(common));
     std::string example = list(random, example_words, short_ ? 3 : 10, short_ ? 1 : 3), example_answer;
     for (size_t i = 0; i < 10; ++i) example_answer += str(" ", i + 1, ". ", example_words[i]);
     Draft d;
     const std::string context = padded(padding, "\n") + list(random, words, short_ ? 6 : 30, short_ ? 1 : 3);
     d.prompt = str(task, example, "\n", question(), lead(), example_answer, "\n\n", task, context, "\n",
                    question(), lead());
-    d.record = {{"context", context},
-                {"input", question()},
-                {"answer", std::vector<std::string>(words.begin(), words.begin() + 10)}};
+    d.record = {{"context", context}, {"input", question()}, {"answer", common}};
     return d;
   }
 
@@ -131,7 +167,7 @@ const RegisterTask<CommonWords> cwe{
     {.name = "ruler/cwe",
      .doc = "common words extraction: the ten words that come up ten times as often as the others",
      .source = "NVIDIA/RULER c3f5e3b, common_words_extraction.py",
-     .version = 2,
+     .version = 3,
      .generated = true},
     __FILE__};
 const RegisterTask<FrequentWords> fwe{

@@ -1,12 +1,14 @@
 // RULER's thirteen tasks: exact lengths, answers that stand in the text, perfect and empty answers.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <regex>
+#include <set>
 
 #include "core/base/error.h"
-#include "tests/tasks/fake_tokenizer.h"
 #include "tests/tasks/cache_folder.h"
+#include "tests/tasks/fake_tokenizer.h"
 #include "tests/tasks/make_task.h"
 
 namespace prefill {
@@ -142,6 +144,40 @@ TEST(Ruler, CountsOfTheWordTasks) {
   std::sort(ranked.begin(), ranked.end());
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(ranked[i].second, fwe.answer[i]);
   EXPECT_LT(ranked[2].first, ranked[3].first) << "no tie for the third place";
+}
+
+// Answers are looked for as substrings of the prediction.
+TEST(Ruler, NoOtherWordHoldsACommonOneAndTheCommonOnesAreNoRun) {
+  FakeTokenizer t(FakeTokenizer::words);
+  static const std::regex entry(R"(\d+\. ([a-z]+))");
+  std::set<json> answers;
+  for (int64_t tokens : {4096, 100000})
+    for (uint64_t seed : {1, 2, 3, 4, 5}) {
+      TaskRequest r;
+      r.tokens = tokens;
+      r.count = 2;
+      r.seed = seed;
+      r.tokenizer = &t;
+      const Sample s = make_task("ruler/cwe", r)->sample(1);
+      answers.insert(s.answer);
+      std::set<std::string>
+          words;  // sorted; those of the example too; of the longer one compounds of three too
+      for (std::sregex_iterator it(s.prompt.begin(), s.prompt.end(), entry), end; it != end; ++it)
+        words.insert((*it)[1]);
+      EXPECT_GT(words.size(), tokens < 100000 ? 100u : 3700u);
+      std::vector<std::ptrdiff_t> places;
+      for (const std::string answer : s.answer) {
+        for (const auto& w : words)
+          if (w != answer) {
+            EXPECT_EQ(w.find(answer), std::string::npos) << w << " holds " << answer;
+          }
+        ASSERT_TRUE(words.contains(answer));
+        places.push_back(std::distance(words.begin(), words.find(answer)));
+      }
+      const auto [low, high] = std::minmax_element(places.begin(), places.end());
+      EXPECT_GT(*high - *low, std::ptrdiff_t(words.size() / 4)) << s.answer;
+    }
+  EXPECT_EQ(answers.size(), 5u) << "words by seed, not by length";
 }
 
 TEST(Ruler, VariableChainLeadsToTheValue) {
