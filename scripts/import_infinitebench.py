@@ -5,9 +5,8 @@
 
 The official wording is not part of this project; with the file, the tasks infinitebench/* use it:
 
-    tasks:
-      - name: infinitebench/passkey
-        templates: infinitebench-templates.json
+    workloads:
+      - {task: infinitebench/passkey, tokens: 131072, params: {templates: infinitebench-templates.json}}
 
 `src/prompt.py` is parsed, not run: only dictionaries of string literals are taken. Sets: yarn_mistral (what MInference,
 SharePrefill and FlexPrefill use for every model), gpt4, claude2, kimi. Standard library only.

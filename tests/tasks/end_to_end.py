@@ -9,9 +9,11 @@ every task comes out with the prompt, label and score that the rules give. Stand
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -66,6 +68,10 @@ def main():
         data(folder / "data")
         write_tiny_model(folder / "model")
         call(sys.executable, ROOT / "scripts/import_infinitebench.py", folder / "checkout", "--out", folder / "templates.json")
+        usage = re.search(r"^    workloads:\n(?:    .+\n)+", (ROOT / "scripts/import_infinitebench.py").read_text(encoding="utf-8"), re.M)
+        (folder / "usage.yaml").write_text(f"schema: 1\nname: usage\nmodel: {folder / 'model'}\nmethods:\n  - name: dense\n" +
+                                           textwrap.dedent(usage.group()))
+        call(program, "check", folder / "usage.yaml", cwd=folder)  # what the import script says to write
         workloads = "".join(f"  - {{task: infinitebench/{t}, tokens: 300, samples: 2, params: {{templates: templates.json, max_new_tokens: 4}}}}\n" for t in ROWS)
         (folder / "all.yaml").write_text(f"schema: 1\nname: all\nmodel: {folder / 'model'}\nbackend: cpu-ref\ndtype: float32\nworkloads:\n{workloads}"
                                          "methods:\n  - name: dense\n  - name: streaming\n    params: {sink: 64, local: 64}\n")
