@@ -10,8 +10,49 @@
 #include "core/base/text.h"
 #include "tasks/generated/rng.h"
 #include "tasks/scoring/unicode.h"
+#include "tasks/scoring/value.h"
 
 namespace prefill::infinitebench {
+namespace {
+
+// What the tasks read; other fields may hold anything that is JSON.
+constexpr const char* fields[] = {"id", "context", "content", "input", "answer", "options"};
+
+// `what` starts the message of the InputError for text that no tokenizer takes.
+nlohmann::json to_json(const scoring::Value& v, const std::string& what) {
+  using scoring::Value;
+  nlohmann::json out;
+  switch (v.kind) {
+    case Value::none:
+      break;
+    case Value::boolean:
+      out = v.digits == "1";
+      break;
+    case Value::integer:
+      out = nlohmann::json::parse(v.digits);
+      break;
+    case Value::floating:
+      out = v.number;
+      break;
+    case Value::text:
+      for (char32_t c : v.string)
+        if (c >= 0xD800 && c <= 0xDFFF)
+          throw InputError(str(what, " has half of a surrogate pair (\\ud800 to \\udfff)"));
+      out = scoring::encode_utf8(v.string);
+      break;
+    case Value::list:
+      out = nlohmann::json::array();
+      for (const Value& item : v.items) out.push_back(to_json(item, what));
+      break;
+    case Value::dict:
+      out = nlohmann::json::object();
+      for (const auto& [key, item] : v.entries) out[scoring::encode_utf8(key)] = to_json(item, what);
+      break;
+  }
+  return out;
+}
+
+}  // namespace
 
 Dataset::Dataset(std::string path) : path_(std::move(path)) {
   std::ifstream in(path_, std::ios::binary);
@@ -51,14 +92,19 @@ nlohmann::json Dataset::row(int64_t index) const {
   if (size_t bad = scoring::invalid_utf8(text); bad != std::string::npos)
     throw InputError(str(place(index), ": not UTF-8 at byte ", bad, " of the line (byte ",
                          line.offset + int64_t(bad), " of the file)"));
-  nlohmann::json out;
+  scoring::Value row;
   try {
-    out = nlohmann::json::parse(text);
-  } catch (const nlohmann::json::parse_error& e) {
-    throw InputError(str(place(index), ": not JSON at byte ", e.byte, " of the line"));
+    row = scoring::parse_value(text);
+  } catch (const scoring::PythonError& e) {
+    throw InputError(str(place(index), ": ", e.what));
   }
-  if (!out.is_object())
+  if (row.kind != scoring::Value::dict)
     throw InputError(str(place(index), ": a row must be an object with context, input, answer"));
+  nlohmann::json out = nlohmann::json::object();
+  for (const auto& [key, value] : row.entries)
+    for (const char* field : fields)
+      if (scoring::encode_utf8(key) == field)
+        out[field] = to_json(value, str(place(index), ": '", field, "'"));
   return out;
 }
 

@@ -13,8 +13,10 @@ class Dataset {
   /// are skipped.
   explicit Dataset(std::string path);
   int64_t size() const { return int64_t(lines_.size()); }
-  /// Row `index` (from 0, in file order). Throws InputError naming file, line and byte when it is not UTF-8,
-  /// not JSON or not an object.
+  /// Row `index` (from 0, in file order): its id, context, content, input, answer and options, as far as it
+  /// has them. Read as Python reads JSON, NaN and repeated keys included. Throws InputError naming file, line
+  /// and byte when it is not UTF-8, not JSON or not an object, and naming the field whose text has half of a
+  /// surrogate pair.
   nlohmann::json row(int64_t index) const;
   int64_t line_number(int64_t index) const { return lines_[size_t(index)].number; }  ///< from 1
   int64_t bytes(int64_t index) const { return lines_[size_t(index)].bytes; }

@@ -90,7 +90,7 @@ std::map<std::string, std::string> read_templates(const std::string& path) {
   return out;
 }
 
-std::string fill(const std::string& text, const std::map<std::string, std::string>& slots,
+std::string fill(const std::string& text, const std::function<std::string(const std::string& slot)>& value_of,
                  const std::string& what) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -103,10 +103,7 @@ std::string fill(const std::string& text, const std::map<std::string, std::strin
     } else {
       const size_t end = c == '{' ? text.find('}', i) : std::string::npos;
       if (end == std::string::npos) throw InputError(str(what, ": a stray '", c, "' at byte ", i));
-      const std::string slot = text.substr(i + 1, end - i - 1);
-      const auto it = slots.find(slot);
-      if (it == slots.end()) throw InputError(str(what, ": nothing to put into the slot {", slot, "}"));
-      out += it->second;
+      out += value_of(text.substr(i + 1, end - i - 1));
       i = end;
     }
   }
@@ -120,7 +117,6 @@ std::string make_prompt(const std::string& task, const nlohmann::json& row, cons
   // Old files of the retrieval tasks call the context "content".
   const bool legacy = retrieval && row.contains("content");
   slots["context"] = text_field(row, legacy ? "content" : "context", place);
-  if (row.contains("input") && row["input"].is_string()) slots["input"] = slots["question"] = row["input"];
   if (task == "code_debug" || task == "longbook_choice_eng") {
     const auto options = row.find("options");
     if (options == row.end() || !options->is_array() || options->size() < 4)
@@ -142,7 +138,14 @@ std::string make_prompt(const std::string& task, const nlohmann::json& row, cons
   if (task == "math_find")
     slots["prefix"] =
         "What is " + wanted_number(text_field(row, "input", place), place) + " in the following list?";
-  return fill(text, slots, str(place, ": template of ", task));
+  const std::string what = str(place, ": template of ", task);
+  auto value_of = [&](const std::string& slot) {
+    if (slot == "input" || slot == "question") return text_field(row, "input", place);
+    const auto it = slots.find(slot);
+    if (it == slots.end()) throw InputError(str(what, ": nothing to put into the slot {", slot, "}"));
+    return it->second;
+  };
+  return fill(text, value_of, what);
 }
 
 nlohmann::json label_of(const std::string& task, const nlohmann::json& row, const std::string& place) {

@@ -1,6 +1,7 @@
 // Prompt templates of the twelve tasks: our own wording in the official order of parts, or templates that
 // scripts/import_infinitebench.py read out of the user's checkout of the official repository.
 #pragma once
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -13,9 +14,9 @@ const std::map<std::string, std::string>& own_templates();
 /// file.
 std::map<std::string, std::string> read_templates(const std::string& path);
 
-/// Fills the slots; what is put in is not looked at again. Throws InputError for a slot without a value or a
-/// stray brace, naming `what`.
-std::string fill(const std::string& text, const std::map<std::string, std::string>& slots,
+/// Fills the slots; what is put in is not looked at again. `value_of` gives what belongs into a slot, or
+/// throws. Throws InputError for a stray brace, naming `what`.
+std::string fill(const std::string& text, const std::function<std::string(const std::string& slot)>& value_of,
                  const std::string& what);
 
 /// The prompt of one row (specification 1.2): picks the function call of code_run and the number of math_find

@@ -22,6 +22,7 @@ ROWS = [  # of passkey.jsonl: the line; what becomes of it
     ('{"id": 2, "context": "\udcff", "input": "What?", "answer": ["1"]}', "failed"),              # not UTF-8
     ('{"id": 3, "context": ', "failed"),                                                          # not JSON
     (json.dumps({"id": 4, "context": "g h i", "input": "What?", "answer": []}), "no label"),
+    ('{"id": 6, "context": "k l m", "answer": ["1"]}', "failed"),                                 # no input
     (json.dumps({"id": 5, "context": "j" * 6000, "input": "What?", "answer": ["1"]}), "unsupported"),  # over the context
 ]
 
@@ -45,7 +46,7 @@ def run(program, folder, name, workloads, expect):
 def samples(program, folder):
     (folder / "data").mkdir()
     (folder / "data/passkey.jsonl").write_text("\n".join(line for line, _ in ROWS) + "\n", encoding="utf-8", errors="surrogateescape")
-    limit = "tokens: 8000, samples: 6, params: {max_new_tokens: 4}"
+    limit = "tokens: 8000, samples: 7, params: {max_new_tokens: 4}"
     records, said = run(program, folder, "rows", f"  - {{task: infinitebench/passkey, {limit}}}\n", expect=1)
     got = [records["infinitebench/passkey", str(i)] for i in range(len(ROWS))]
     for i, ((_, want), row) in enumerate(zip(ROWS, got)):
@@ -55,14 +56,16 @@ def samples(program, folder):
             assert row["status"] == want, f"row {i}: {row}"
     assert "passkey.jsonl:3: not UTF-8 at byte 22" in got[2]["why"], got[2]
     assert "passkey.jsonl:4: not JSON" in got[3]["why"], got[3]
-    assert "the model's context ends at 4096" in got[5]["why"], got[5]
-    assert "2 samples failed" in said, said
+    assert "passkey.jsonl:6: the row needs a string 'input'" in got[5]["why"], got[5]
+    assert "the model's context ends at 4096" in got[6]["why"], got[6]
+    assert "3 samples failed" in said, said
     report = call(program, "report", folder / "results/rows", "--out", folder / "report", "--no-figures", cwd=folder)
     for words in ("1 sample unsupported", "passkey.jsonl:3", "official scorer would raise"):
         assert words in report, f"the report lacks {words!r}:\n{report}"
     # the next run tries again what failed, and nothing else
-    again, _ = run(program, folder, "rows", f"  - {{task: infinitebench/passkey, {limit}}}\n", expect=1)
-    assert [again["infinitebench/passkey", str(i)]["time"] == r["time"] for i, r in enumerate(got)] == [True, True, False, False, True, True]
+    run(program, folder, "rows", f"  - {{task: infinitebench/passkey, {limit}}}\n", expect=1)
+    tried = [json.loads(line)["sample"] for log in (folder / "results/rows").rglob("samples.jsonl") for line in log.read_text(encoding="utf-8").splitlines()]
+    assert [tried.count(str(i)) for i in range(len(ROWS))] == [2 if want == "failed" else 1 for _, want in ROWS], tried
 
 
 def missing_data(program, folder):

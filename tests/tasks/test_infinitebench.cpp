@@ -221,10 +221,66 @@ TEST_F(InfiniteBench, BadRowsNameFileLineAndByte) {
   EXPECT_NE(error(1).find("passkey.jsonl:3: not UTF-8 at byte 13"), std::string::npos) << error(1);
   EXPECT_NE(error(2).find("passkey.jsonl:4: not JSON"), std::string::npos) << error(2);
   EXPECT_NE(error(3).find("passkey.jsonl:5: "), std::string::npos) << error(3);
-  EXPECT_NE(error(5).find("'context'"), std::string::npos) << error(5);
+  EXPECT_NE(error(5).find("passkey.jsonl:7: the row needs a string 'context'"), std::string::npos)
+      << error(5);
   // rows with one id are different samples: ids in the data are not looked at
   EXPECT_EQ(t->sample(0).id, "0");
   EXPECT_EQ(t->sample(4).id, "4");
+}
+
+TEST_F(InfiniteBench, ARowWithoutAFieldNamesItsPlaceAndTheField) {
+  const json whole{{"context", "func_1 is here"},
+                   {"input", "The largest number of the list is func_1(2)"},
+                   {"answer", "alpha"},
+                   {"options", options}};
+  auto said = [&](const std::string& name, const char* field) -> std::string {
+    json row = whole;
+    row.erase(field);
+    write(name, whole.dump() + "\n\n" + row.dump());
+    const auto t = task(name);
+    EXPECT_NO_THROW(t->sample(0)) << name;
+    try {
+      return t->score(t->sample(1), "alpha").error;  // a label that is missing does not end a run
+    } catch (const InputError& e) {
+      return e.what();
+    }
+  };
+  for (const char* name : {"passkey", "number_string", "kv_retrieval", "longbook_choice_eng",
+                           "longbook_qa_eng", "longbook_qa_chn", "math_find", "code_run"}) {
+    const std::string place = (folder_ / name).string() + ".jsonl:3: the row ";
+    EXPECT_EQ(said(name, "input"), place + "needs a string 'input'");
+    EXPECT_EQ(said(name, "context"), place + "needs a string 'context'");
+    EXPECT_EQ(said(name, "answer"), place + "has no 'answer'");
+  }
+  for (const char* name : {"longbook_sum_eng", "longdialogue_qa_eng", "math_calc", "code_debug"})
+    EXPECT_EQ(said(name, "context"),
+              (folder_ / name).string() + ".jsonl:3: the row needs a string 'context'");
+}
+
+TEST_F(InfiniteBench, RowsAreReadAsPythonReadsThem) {
+  write(
+      "math_calc",
+      R"({"context": "c", "answer": [1, -2.5, true, null], "note": ["\ud800", NaN, -Infinity], "answer": [3]})"
+      "\n"
+      R"({"context": "a \ud83d\ude00 b", "answer": {"k": ["\u00e9", 1e3, -7]}})"
+      "\n"
+      R"({"context": "a \ud83d b", "answer": [3]})"
+      "\n");
+  const auto t = task("math_calc");
+  EXPECT_EQ(t->sample(0).answer, json::array({3}));
+  const Sample face = t->sample(1);
+  EXPECT_NE(face.prompt.find("a \U0001F600 b"), std::string::npos);
+  EXPECT_EQ(face.answer, (json{{"k", {"\u00e9", 1000.0, -7}}}));
+  EXPECT_TRUE(face.answer["k"][1].is_number_float());
+  EXPECT_TRUE(face.answer["k"][2].is_number_integer());
+  try {
+    t->sample(2);
+    FAIL();
+  } catch (const InputError& e) {  // Python reads it, but no tokenizer takes it
+    EXPECT_NE(std::string(e.what()).find("math_calc.jsonl:3: 'context' has half of a surrogate pair"),
+              std::string::npos)
+        << e.what();
+  }
 }
 
 TEST_F(InfiniteBench, SamplingAndMissingData) {
