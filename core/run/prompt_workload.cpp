@@ -56,6 +56,8 @@ class PromptWorkload final : public Workload {
     v.prediction = tokenizer_.decode(out);
     v.score = task_->score(sample_, v.prediction);
     v.answer = sample_.answer;
+    if (sample_.record.is_object() && sample_.record.value("truncated", false))
+      v.cut_from = sample_.record.value("original_tokens", int64_t{0});
     return v;
   }
 

@@ -280,6 +280,7 @@ class Runner {
         if (o.report.device_peak > 0) record["device_peak_bytes"] = o.report.device_peak;
         if (s_.ranks) record["tensor_parallel"] = s_.ranks->size();
         if (!o.result.details.is_null()) record["details"] = o.result.details;
+        if (o.result.cut_from > 0) record["cut_from_tokens"] = o.result.cut_from;
         if (dense && jobs[k] != dense_)
           record["dense"] = {{"ttft_s", dense->ttft_s}, {"attention_s", dense->attention_s}};
         if (s_.model->random_weights())

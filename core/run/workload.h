@@ -18,6 +18,7 @@ struct Answered {
   std::string prediction;
   nlohmann::json answer;
   nlohmann::json details;  ///< what the score sums up (see results/README.md); null: nothing more
+  int64_t cut_from = 0;    ///< tokens of the prompt before its middle was cut out; 0: it was not
 };
 
 class Workload {

@@ -86,6 +86,8 @@ def main():
             rows = [json.loads(line) for log in run.glob("samples*.jsonl") for line in log.read_text(encoding="utf-8").splitlines()]
             rows = [r for r in rows if "prediction" in r]
             assert len(rows) == 2, f"{task}: {rows}"
+            assert [r.get("cut_from_tokens", 0) > 300 for r in rows] == [False, True], f"{task}: which prompts were cut: {rows}"
+            assert all(r["profile"] == "official" for r in rows), rows
             predictions = run / "predictions.jsonl"
             with open(predictions, "w", encoding="utf-8") as out:
                 for r in rows:
