@@ -18,7 +18,8 @@ namespace prefill {
 struct ModelShape {
   std::string id;  ///< folder name of the checkpoint, or the name of a tensor workload
   int layers = 1, q_heads = 1, kv_heads = 1, head_dim = 64;
-  double rope_theta = 0;  ///< base of the rotary embedding; 0: none or unknown (Prism reads it)
+  double rope_theta = 0;         ///< base of the rotary embedding; 0: none or unknown (Prism reads it)
+  std::string fingerprint = {};  ///< weights_fingerprint() of the checkpoint; "": unknown
 };
 
 /// The query heads of a model that one process computes, whole key/value groups of them: all, or a rank's

@@ -83,6 +83,7 @@ ModelShape QkvFile::model(int index) const {
   const auto& meta = file_.metadata();
   ModelShape shape;
   if (const auto name = meta.find("model"); name != meta.end()) shape.id = name->second;
+  if (const auto of = meta.find("model_fingerprint"); of != meta.end()) shape.fingerprint = of->second;
   shape.layers = int(std::min(number_or_zero(file_, "model_layers"), 1e6));
   shape.q_heads = a.q_heads();
   shape.kv_heads = a.kv_heads();

@@ -1,5 +1,6 @@
 // Captured attention inputs: safetensors with layer.N.q [Hq,S,D], layer.N.k and layer.N.v [Hkv,S,D] after
-// RoPE. Metadata, all optional: model (its name), model_layers, scale (of the logits), rope_theta.
+// RoPE. Metadata, all optional: model (its name), model_fingerprint (of its weights), model_layers, scale (of
+// the logits), rope_theta.
 #pragma once
 #include <string>
 #include <vector>

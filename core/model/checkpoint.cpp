@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/base/error.h"
+#include "core/base/hash.h"
 #include "core/base/text.h"
 
 namespace prefill {
@@ -122,6 +124,28 @@ uint64_t Checkpoint::data_bytes() const {
   for (const auto& f : files_)
     for (const auto& [name, e] : f.entries()) bytes += e.end - e.begin;
   return bytes;
+}
+
+std::string weights_fingerprint(const std::string& folder) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().extension() == ".safetensors" || entry.path().filename() == "config.json")
+      files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  Sha256 hash;
+  std::string buffer(1 << 20, '\0');
+  for (const auto& file : files) {
+    const auto size = fs::file_size(file);
+    hash.update(str(file.filename().string(), "\n", size, "\n"));
+    std::ifstream in(file, std::ios::binary);
+    for (uintmax_t at = 0; at < size; at += uintmax_t(64) << 20) {
+      in.seekg(std::streamoff(at));
+      in.read(buffer.data(), std::streamsize(std::min<uintmax_t>(buffer.size(), size - at)));
+      hash.update(std::string_view(buffer.data(), size_t(in.gcount())));
+      in.clear();
+    }
+  }
+  return hash.hex();
 }
 
 }  // namespace prefill

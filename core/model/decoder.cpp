@@ -116,6 +116,7 @@ Decoder::Decoder(const std::string& folder, const ModelOptions& options)
   shape_ = {folder_name(folder),   int(config_.layers),   int(config_.q_heads),
             int(config_.kv_heads), int(config_.head_dim), config_.rope.theta};
   load(checkpoint);
+  if (shard_.rank == 0) shape_.fingerprint = weights_fingerprint(folder);  // one rank's look is enough
 }
 
 void Decoder::load(const Checkpoint& c) {

@@ -3,6 +3,7 @@
 #include <c10/util/accumulate.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
 #include <map>
 
@@ -11,7 +12,7 @@
 #include "core/model/chat_template.h"
 #include "core/model/checkpoint.h"
 #include "core/model/config.h"
-#include "core/text/tokenizer.h"
+#include "core/model/model_tokenizer.h"
 
 namespace prefill {
 namespace {
@@ -114,10 +115,9 @@ class Inspection {
   void tokenizer() {
     const auto t = load_tokenizer(folder_);
     add(ModelFinding::ok, "tokenizer", fmt::format("{}, {} ids", t->kind(), t->vocab_size()));
-    if (config_.vocab > 0 && t->vocab_size() > config_.vocab)
-      add(ModelFinding::error, "tokenizer",
-          fmt::format("has ids up to {}, but the model's vocabulary ends at {}: not this model's tokenizer",
-                      t->vocab_size() - 1, config_.vocab - 1));
+    if (config_.vocab == 0) return;  // no config was read
+    if (const std::string misfit = tokenizer_misfit(*t, config_); !misfit.empty())
+      add(ModelFinding::error, "tokenizer", misfit);
   }
 
   void memory() {
@@ -125,15 +125,18 @@ class Inspection {
     for (const auto& [name, shape] : expected_tensors(config_))
       weights += uint64_t(c10::multiply_integers(shape));
     std::string line;
-    for (int64_t n : {4096, 16384, 65536, 131072}) {
-      if (n > config_.context_length()) break;
+    const int64_t context = config_.context_length();
+    for (int64_t n : {std::min<int64_t>(4096, context), int64_t(16384), int64_t(65536), int64_t(131072)}) {
+      if (n > context) break;
       const auto bytes = [&](int item) {
         return size_text(prefill_bytes(weights, config_.layers, config_.hidden, config_.q_heads,
                                        config_.kv_heads, config_.head_dim, n, item));
       };
-      line += fmt::format("{}{}K {} (float32 {})", line.empty() ? "" : ", ", n / 1024, bytes(2), bytes(4));
+      line += fmt::format("{}{} {} (float32 {})", line.empty() ? "" : ", ",
+                          n % 1024 == 0 ? fmt::format("{}K", n / 1024) : fmt::format("{} tokens", n),
+                          bytes(2), bytes(4));
     }
-    if (!line.empty()) add(ModelFinding::ok, "memory", "of a prefill in 16-bit, estimated: " + line);
+    add(ModelFinding::ok, "memory", "of a prefill in 16-bit, estimated: " + line);
   }
 
   std::string folder_;

@@ -6,9 +6,8 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 
-#include "core/base/hash.h"
+#include "core/model/model_tokenizer.h"
 
 namespace prefill {
 namespace fs = std::filesystem;
@@ -26,28 +25,6 @@ std::unique_ptr<KernelBackend> open_backend(const std::string& name) {
   throw Unsupported("no backend is available");
 }
 
-std::string weights_fingerprint(const std::string& folder) {
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.path().extension() == ".safetensors" || entry.path().filename() == "config.json")
-      files.push_back(entry.path());
-  std::sort(files.begin(), files.end());
-  Sha256 hash;
-  std::string buffer(1 << 20, '\0');
-  for (const auto& file : files) {
-    const auto size = fs::file_size(file);
-    hash.update(str(file.filename().string(), "\n", size, "\n"));
-    std::ifstream in(file, std::ios::binary);
-    for (uintmax_t at = 0; at < size; at += uintmax_t(64) << 20) {
-      in.seekg(std::streamoff(at));
-      in.read(buffer.data(), std::streamsize(std::min<uintmax_t>(buffer.size(), size - at)));
-      hash.update(std::string_view(buffer.data(), size_t(in.gcount())));
-      in.clear();
-    }
-  }
-  return hash.hex();
-}
-
 Session open_session(Experiment& e, bool alone) {
   Session s;
   if (e.threads > 0) at::set_num_threads(e.threads);
@@ -55,7 +32,7 @@ Session open_session(Experiment& e, bool alone) {
   s.threads = at::get_num_threads();
   s.backend = open_backend(e.backend);
   s.model_folder = resolve_model(e.model, fs::path(e.file).parent_path().string());
-  s.tokenizer = load_tokenizer(s.model_folder);
+  s.tokenizer = load_model_tokenizer(s.model_folder);
   // Tasks before weights: a missing data file is said in a moment, not after a minute of loading.
   std::vector<std::unique_ptr<Task>> made;
   for (auto it = e.workloads.begin(); it != e.workloads.end();) {
@@ -80,7 +57,7 @@ Session open_session(Experiment& e, bool alone) {
   s.ranks = std::move(loaded.ranks);
   s.model = std::move(loaded.model);
   const ModelShape shape = s.model->shape();
-  s.model_identity = {{"name", shape.id},           {"fingerprint", weights_fingerprint(s.model_folder)},
+  s.model_identity = {{"name", shape.id},           {"fingerprint", shape.fingerprint},
                       {"layers", shape.layers},     {"q_heads", shape.q_heads},
                       {"kv_heads", shape.kv_heads}, {"head_dim", shape.head_dim}};
   if (s.model->random_weights()) s.model_identity["weights"] = "random";

@@ -40,9 +40,6 @@ nlohmann::json identity_of(const Experiment&, const Session&, const WorkloadSpec
 /// mend it.
 std::unique_ptr<KernelBackend> open_backend(const std::string& name);
 
-/// A hash of the weights that does not read 16 GB: name, size, header and every 64th mebibyte of each file.
-std::string weights_fingerprint(const std::string& model_folder);
-
 /// The correctness gate: dense and random tile plans at the model's head shape and dtype, backend against
 /// cpu-ref, before anything is timed. Throws std::runtime_error with the error measured.
 void verify_backend(const KernelBackend&, const ModelShape&, const std::string& dtype);

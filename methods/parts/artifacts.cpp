@@ -22,18 +22,15 @@ T member(const nlohmann::json& object, const char* name, const std::string& path
 }  // namespace
 
 void write_artifact(const std::string& path, const Artifact& a) {
+  nlohmann::ordered_json model = {{"id", a.model.id}};
+  if (!a.model.fingerprint.empty()) model["fingerprint"] = a.model.fingerprint;
+  model.update({{"layers", a.model.layers},
+                {"q_heads", a.model.q_heads},
+                {"kv_heads", a.model.kv_heads},
+                {"head_dim", a.model.head_dim}});
   const nlohmann::ordered_json file = {
-      {"schema", kSchema},
-      {"method", a.method},
-      {"model",
-       {{"id", a.model.id},
-        {"layers", a.model.layers},
-        {"q_heads", a.model.q_heads},
-        {"kv_heads", a.model.kv_heads},
-        {"head_dim", a.model.head_dim}}},
-      {"data_sha256", a.data_sha256},
-      {"settings", a.settings},
-      {"content", a.content},
+      {"schema", kSchema},      {"method", a.method},   {"model", model}, {"data_sha256", a.data_sha256},
+      {"settings", a.settings}, {"content", a.content},
   };
   write_file_atomically(path, file.dump(1) + "\n");
 }
@@ -61,6 +58,14 @@ nlohmann::json artifact_content(const nlohmann::json& file, const std::string& p
   compare("q_heads", model.q_heads);
   compare("kv_heads", model.kv_heads);
   compare("head_dim", model.head_dim);
+  if (model.fingerprint.empty() || !shape.contains("fingerprint"))
+    return member<nlohmann::json>(file, "content", path);
+  const auto there = member<std::string>(shape, "fingerprint", path);
+  if (!there.empty() && there != model.fingerprint)
+    throw InputError(str(path, ": made for the weights of model '", member<std::string>(shape, "id", path),
+                         "' (fingerprint ", there.substr(0, 12), "); '", model.id,
+                         "' has the same shape but other weights (", model.fingerprint.substr(0, 12),
+                         "): 'prefillbench calibrate ", method, "' makes one for this model"));
   return member<nlohmann::json>(file, "content", path);
 }
 

@@ -10,9 +10,8 @@
 
 namespace prefill {
 
-/// {"schema": 1, "method": ..., "model": {"id", "layers", "q_heads", "kv_heads", "head_dim"}, "data_sha256":
-/// ...,
-///  "settings": {...}, "content": {...}}
+/// {"schema": 1, "method": ..., "model": {"id", "fingerprint", "layers", "q_heads", "kv_heads", "head_dim"},
+///  "data_sha256": ..., "settings": {...}, "content": {...}}; no "fingerprint" when it is not known
 struct Artifact {
   std::string method;
   ModelShape model;
@@ -27,9 +26,9 @@ void write_artifact(const std::string& path, const Artifact&);
 /// True when the JSON is an Artifact rather than a published format.
 bool is_artifact(const nlohmann::json& file);
 
-/// Checks the header against the method and the model at hand (layers, heads, head_dim; the id is not
-/// compared, so that a renamed folder keeps its artefacts) and returns the content. Throws InputError naming
-/// the file and what differs.
+/// Checks the header against the method and the model at hand (layers, heads, head_dim, and the fingerprint
+/// of the weights where both sides have one; the id is not compared, so that a renamed folder keeps its
+/// artefacts) and returns the content. Throws InputError naming the file and what differs.
 nlohmann::json artifact_content(const nlohmann::json& file, const std::string& path,
                                 const std::string& method, const ModelShape& model);
 

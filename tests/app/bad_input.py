@@ -80,10 +80,42 @@ class BadInput(ProgramTest):
         data = json.loads(tokenizer.read_text())
         data["model"]["vocab"] = {token: 1000 + id for token, id in data["model"]["vocab"].items()}
         tokenizer.write_text(json.dumps(data))
-        done = self.call("run", self.experiment())
-        self.assertNotEqual(done.returncode, 0)
-        self.assertIn("tokenizer", done.stderr)
-        self.assertFalse(list((self.folder / "results").rglob("summary.json")))
+        experiment = self.experiment()
+        (self.folder / "prompt.txt").write_text("a prompt")
+        (self.folder / "prompts.jsonl").write_text('{"prompt": "a prompt"}\n')
+        before = sorted(self.folder.rglob("*"))
+        for call in (("run", experiment), ("plan", experiment),
+                     ("capture", "--model", "model", "--prompt-file", "prompt.txt", "--layers", "0", "--out", "x.safetensors"),
+                     ("calibrate", "xattention", "--model", "model", "--data", "prompts.jsonl", "--out", "x.json")):
+            said = self.refused(*call)
+            for part in (str(self.folder / "model") + ":", "has ids up to 1255", "ends at 256", "not this model's tokenizer"):
+                self.assertIn(part, said)
+        self.assertEqual(sorted(self.folder.rglob("*")), before)
+
+    def test_artefact_of_other_weights(self):
+        (self.folder / "prompts.jsonl").write_text(json.dumps({"prompt": "abc " * 64}) + "\n")
+        self.ok("calibrate", "xattention", "--model", "model", "--data", "prompts.jsonl", "--out", "x.json")
+        methods = "  - name: xattention\n    params: {thresholds: x.json}\n"
+        self.ok("plan", self.experiment(methods=methods))
+        made_for = json.loads((self.folder / "x.json").read_text())["model"]["fingerprint"]
+        weights = self.folder / "model/model.safetensors"
+        data = bytearray(weights.read_bytes())
+        data[-2] ^= 1
+        weights.write_bytes(data)
+        said = self.refused("run", self.experiment(methods=methods))
+        for part in ("x.json", made_for[:12], "same shape but other weights", "prefillbench calibrate xattention"):
+            self.assertIn(part, said)
+        self.assertFalse((self.folder / "results").exists())
+
+    def test_doctor_on_a_short_context_and_on_no_config(self):
+        config = self.folder / "model/config.json"
+        config.write_text(config.read_text().replace('"max_position_embeddings": 4096', '"max_position_embeddings": 1000'))
+        said = self.ok("doctor", "--model", "model")
+        self.assertRegex(said, r"memory: .*1000\s+tokens \d+ MiB")
+        config.unlink()
+        said = self.refused("doctor", "--model", "model")
+        self.assertIn("config.json is missing in the folder", said)
+        self.assertIn("was not found", self.refused("doctor", "--model", "nowhere"))
 
     def test_empty_and_broken_predictions(self):
         (self.folder / "empty.jsonl").write_text("")

@@ -90,6 +90,40 @@ TEST_F(MethodFiles, ArtifactsBelongToAModel) {
   EXPECT_NE(message(model_).find("made for method 'shareprefill'"), std::string::npos) << message(model_);
 }
 
+TEST_F(MethodFiles, ArtifactsBelongToWeights) {
+  const std::string ours(64, 'a'), others(64, 'b');
+  const auto read_as = [&](const std::string& fingerprint) -> std::string {
+    ModelShape model = model_;
+    model.id = "reader";
+    model.fingerprint = fingerprint;
+    try {
+      read_head_patterns(path_, model, {});
+    } catch (const InputError& e) {
+      return e.what();
+    }
+    return "accepted";
+  };
+  const auto write_of = [&](const std::string& fingerprint) {
+    ModelShape model = model_;
+    model.fingerprint = fingerprint;
+    std::vector<std::vector<HeadPattern>> patterns(2, std::vector<HeadPattern>(4));
+    write_artifact(path_, {"minference", model, "abc", {}, write_head_patterns(patterns)});
+  };
+  write_of(ours);
+  EXPECT_NE(read_file(path_).find(ours), std::string::npos);
+  EXPECT_EQ(read_as(ours), "accepted");
+  EXPECT_EQ(read_as(""), "accepted") << "a reader that does not know its weights goes by the shape";
+  const std::string said = read_as(others);
+  for (const std::string& part : {path_, std::string("'toy' (fingerprint aaaaaaaaaaaa)"),
+                                  std::string("'reader' has the same shape but other weights (bbbbbbbbbbbb)"),
+                                  std::string("prefillbench calibrate minference")})
+    EXPECT_NE(said.find(part), std::string::npos) << "'" << part << "' is not in: " << said;
+  EXPECT_EQ(said.find('\n'), std::string::npos) << "one line";
+  write_of("");
+  EXPECT_EQ(read_file(path_).find("fingerprint"), std::string::npos);
+  EXPECT_EQ(read_as(others), "accepted") << "a file that does not say its weights goes by the shape";
+}
+
 TEST_F(MethodFiles, ReleasedLookup) {
   put(R"({"clusters": {"9": [[0, 1], [1, 2]], "2": [[0, 0]], "5": [[1, 0], [1, 1]]}, "shared_clusters": ["9"]})");
   const HeadClusters listed = read_head_clusters(path_, model_, false);

@@ -13,9 +13,9 @@
 #include "core/base/text.h"
 #include "core/calibrate.h"
 #include "core/model/model.h"
+#include "core/model/model_tokenizer.h"
 #include "core/run/progress.h"
 #include "core/run/session.h"
-#include "core/text/tokenizer.h"
 #include "methods/parts/artifacts.h"
 
 namespace prefill {
@@ -115,7 +115,7 @@ int run_calibrate(const CalibrateOptions& o) {
   const ParamsHandle params = read_settings(info.read, "calibrate " + info.name, o.set);
 
   const std::string folder = resolve_model(o.model, ".");
-  const auto tokenizer = load_tokenizer(folder);
+  const auto tokenizer = load_model_tokenizer(folder);
   const auto backend = open_backend(o.backend);
   ModelOptions options;
   options.dtype = o.dtype;

@@ -9,10 +9,10 @@
 #include "core/model/capture.h"
 #include "core/model/chat_template.h"
 #include "core/model/model.h"
+#include "core/model/model_tokenizer.h"
 #include "core/model/safetensors.h"
 #include "core/run/experiment.h"
 #include "core/run/session.h"
-#include "core/text/tokenizer.h"
 
 namespace prefill {
 namespace {
@@ -26,7 +26,7 @@ struct CaptureOptions {
 
 int run_capture(const CaptureOptions& o) {
   const std::string folder = resolve_model(o.model, ".");
-  const auto tokenizer = load_tokenizer(folder);
+  const auto tokenizer = load_model_tokenizer(folder);
   const std::string text = read_file(o.prompt_file);
   // a rendered template already starts with the BOS token
   std::vector<int32_t> ids =
@@ -53,6 +53,7 @@ int run_capture(const CaptureOptions& o) {
       out.emplace_back(str("layer.", layer, ".", name), tensor);
   write_safetensors(o.out, out,
                     {{"model", model->shape().id},
+                     {"model_fingerprint", model->shape().fingerprint},
                      {"dtype", model->dtype()},
                      {"model_layers", std::to_string(model->shape().layers)},
                      {"tokens", std::to_string(ids.size())},
