@@ -20,7 +20,7 @@ int run_command_line(int argc, char** argv) {
   app.footer(
       "First steps: scripts/quickstart.sh, or 'prefillbench list', 'prefillbench describe flexprefill',\n"
       "'prefillbench run experiments/pareto-quick.yaml'. Every verb has --help.\n"
-      "Exit codes: 0 ok, 1 some samples failed, 2 bad input, 3 device lost.");
+      "Exit codes: 0 ok, 1 samples failed or none could be measured, 2 bad input, 3 device lost.");
   std::vector<const Verb*> ordered;
   for (const auto& [name, verb] : verbs().all()) ordered.push_back(&verb);
   std::stable_sort(ordered.begin(), ordered.end(), [](auto* a, auto* b) { return a->order < b->order; });

@@ -119,6 +119,8 @@ class ExperimentReader {
     for (WorkloadSpec w : e_.workloads) {
       w.tokens = tokens;
       w.count = samples;
+      const Located* length = quick.find("tokens");
+      w.line = (length ? length : &quick)->line, w.column = (length ? length : &quick)->column;
       const bool twin = std::any_of(short_ones.begin(), short_ones.end(), [&](const WorkloadSpec& s) {
         return s.task == w.task && s.params.canonical == w.params.canonical && s.seed == w.seed &&
                s.profile == w.profile && s.prompt_template == w.prompt_template;
@@ -151,8 +153,11 @@ class ExperimentReader {
     w.params = w.task->read({&params}, e_.file, base_, bad_);
     if (!w.params.invalid.empty()) complain(params, str(task, ": ", w.params.invalid));
     if (tokens.empty()) complain(node, "'tokens' is an empty list");
-    for (int64_t n : tokens) {
-      w.tokens = n;
+    const Located* lengths = node.find("tokens");
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      w.tokens = tokens[i];
+      const Located& place = !lengths ? node : i < lengths->items.size() ? lengths->items[i] : *lengths;
+      w.line = place.line, w.column = place.column;
       e_.workloads.push_back(w);
     }
   }
@@ -302,10 +307,15 @@ std::string cache_home() {
 }
 
 std::string resolve_model(const std::string& model, const std::string& base_folder) {
-  for (const fs::path& p : {fs::path(base_folder) / model, fs::path(model), fs::path(cache_home()) / model})
+  const fs::path places[] = {fs::path(base_folder) / model, fs::path(model), fs::path(cache_home()) / model};
+  for (const fs::path& p : places)
     if (fs::exists(p / "config.json")) return fs::canonical(p).string();
   std::string how = "give the path of a Hugging Face folder (config.json, *.safetensors, tokenizer)";
   if (model.starts_with("smollm2-135m-instruct")) how = "run scripts/fetch_model.py " + model;
+  for (const fs::path& p : places)
+    if (!model.empty() && fs::is_directory(p))
+      throw InputError(
+          str("model '", model, "': config.json is missing in the folder ", p.string(), ": ", how));
   throw InputError(str("model '", model, "' was not found here or in ", cache_home(), ": ", how));
 }
 

@@ -37,6 +37,7 @@ struct WorkloadSpec {
   ParamsHandle params;
   int64_t tokens = 4096, count = 5, seed = 1;
   std::string profile = "official", prompt_template = "none";
+  int line = 0, column = 0;  ///< where the file says the length
   std::string label() const { return str(task->name, "@", tokens); }
 };
 
@@ -71,7 +72,7 @@ Experiment read_experiment(const std::string& file, Diagnostics& bad, bool quick
 std::string no_such_backend(const std::string& name);
 
 /// The folder of a model: a path as it is, else $PREFILLBENCH_HOME/NAME (default ~/.cache/prefillbench).
-/// Throws InputError that says how to get it.
+/// Throws InputError that says how to get it, or that the folder has no config.json.
 std::string resolve_model(const std::string& model, const std::string& base_folder);
 
 /// $PREFILLBENCH_HOME or ~/.cache/prefillbench.

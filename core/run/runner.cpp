@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <iostream>
+#include <map>
 #include <new>
 #include <numeric>
 #include <random>
@@ -81,13 +82,14 @@ class Runner {
         for (int64_t i = 0; i < s_.workloads[w]->size(); ++i) ids.push_back(s_.workloads[w]->sample_id(i));
         if (!store.complete(ids_[w][p])) complete &= store.finish(ids_[w][p], ids);
       }
+    const bool measured = say_unsupported(store);
     if (failures_ > 0)
       std::cerr << failures_
                 << (failures_ == 1 ? " sample failed; the next run tries it again\n"
                                    : " samples failed; the next run tries them again\n");
     else if (!complete && !out_of_time && o_.shards == 1)
       std::cerr << "some samples are missing\n";
-    return failures_ > 0 ? exit_some_failed : exit_ok;
+    return failures_ > 0 || (!measured && o_.shards == 1) ? exit_some_failed : exit_ok;
   }
 
  private:
@@ -95,6 +97,33 @@ class Runner {
     int64_t most = 0;
     for (const auto& w : s_.workloads) most = std::max(most, w->size());
     return most;
+  }
+
+  /// A line for each point with samples that could not be measured; --quiet keeps only those without any that
+  /// could. -> false: samples are on record, and none of them was measured.
+  bool say_unsupported(const ResultStore& store) const {
+    bool any = false, all = true;
+    for (size_t w = 0; w < s_.workloads.size(); ++w)
+      for (size_t p : chosen_) {
+        std::map<std::string, json> last;  // a sample tried again has several records
+        for (json& record : read_samples(store.folder(ids_[w][p]))) {
+          const std::string sample = record.at("sample").get<std::string>();
+          last[sample] = std::move(record);
+        }
+        size_t unsupported = 0;
+        std::string why;
+        for (const auto& [sample, record] : last)
+          if (record.value("status", "") == "unsupported" && unsupported++ == 0)
+            why = record.value("why", "");
+        any |= !last.empty();
+        if (unsupported < last.size()) all = false;
+        if (unsupported == 0 || (o_.quiet && unsupported < last.size())) continue;
+        std::cerr << "unsupported: " << e_.points[p].label << " on " << e_.workloads[w].label() << ": "
+                  << (unsupported == last.size() ? str("none of ", last.size())
+                                                 : str("not ", unsupported, " of ", last.size()))
+                  << (last.size() == 1 ? " sample" : " samples") << " could be measured: " << why << "\n";
+      }
+    return !any || !all;
   }
 
   void open_runs(ResultStore& store) {
@@ -260,9 +289,11 @@ class Runner {
                   {"time", utc_now()}};
       if (o.status != "ok") {
         record["why"] = o.why;
-        if (o.status != "unsupported") ++failures_;
-        progress.note(str(o.status, ": ", e_.points[jobs[k]].label, " on ", e_.workloads[w].label(), " ",
-                          sample, ": ", o.why));
+        if (o.status != "unsupported") {  // of those, say_unsupported has a line for each point
+          ++failures_;
+          progress.note(str(o.status, ": ", e_.points[jobs[k]].label, " on ", e_.workloads[w].label(), " ",
+                            sample, ": ", o.why));
+        }
       } else {
         json stages = json::object();
         for (int s = 0; s < kStages; ++s) stages[stage_name(Stage(s))] = o.report.stages[size_t(s)];

@@ -109,6 +109,19 @@ class Run(ProgramTest):
         self.assertEqual(record["status"], "unsupported")
         self.assertIn("4096", record["why"])
 
+    def test_nothing_that_fits_the_context_is_no_success(self):
+        file = self.experiment(samples=2, tokens=(4092, 8192))
+        places = {4092: "x.yaml:6:30", 8192: "x.yaml:6:36"}
+        self.assertIn(places[8192], self.call("check", file).stderr)
+        for tokens, place in places.items():
+            self.assertIn(f"{place}: note: passkey@{tokens}", self.call("plan", file).stderr)
+        for _ in range(2):  # a second run has nothing to do and no better news
+            done = self.call("run", file, "--quiet")
+            self.assertEqual(done.returncode, 1, done.stderr)
+            lines = [x for x in done.stderr.splitlines() if x.startswith("unsupported: ")]
+            self.assertEqual(len(lines), 6, done.stderr)  # 3 methods x 2 lengths
+            self.assertTrue(all("none of 2 samples could be measured" in x and "context ends at 4096" in x for x in lines), lines)
+
     def test_spelling_of_numbers_finds_the_same_runs(self):
         self.ok("run", self.experiment())
         file = self.folder / "x.yaml"

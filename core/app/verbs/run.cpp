@@ -2,6 +2,8 @@
 #include <ATen/ATen.h>
 
 #include <chrono>
+#include <filesystem>
+#include <functional>
 #include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -9,6 +11,7 @@
 #include "core/app/print.h"
 #include "core/app/verb.h"
 #include "core/base/text.h"
+#include "core/model/config.h"
 #include "core/results/store.h"
 #include "core/run/progress.h"
 #include "core/run/runner.h"
@@ -28,9 +31,32 @@ bool read(const std::string& file, Experiment& e, bool quick = false) {
   return bad.empty();
 }
 
+/// Lengths past the model's context are no mistake, since other samples may fit, but worth a line each.
+/// new_tokens: what an answer to the workload may add.
+void note_long_workloads(const Experiment& e, int64_t context,
+                         const std::function<int64_t(size_t)>& new_tokens) {
+  for (size_t i = 0; i < e.workloads.size(); ++i) {
+    const WorkloadSpec& w = e.workloads[i];
+    const int64_t more = new_tokens(i);
+    if (w.tokens + more <= context) continue;
+    const std::string answer = more > 0 ? str(" with an answer of up to ", more) : "";
+    std::cerr << Diagnostic{e.file, w.line, w.column,
+                            str("note: ", w.label(), answer, " passes the context of ", e.model, ", ",
+                                context,
+                                " tokens: what does not fit is recorded as unsupported, not measured")}
+                     .print()
+              << "\n";
+  }
+}
+
 int check_file(const std::string& file) {
   Experiment e;
   if (!read(file, e)) return exit_bad_input;
+  try {
+    const std::string folder = resolve_model(e.model, std::filesystem::path(file).parent_path().string());
+    note_long_workloads(e, read_model_config(folder).context_length(), [](size_t) { return 0; });
+  } catch (const InputError&) {  // a model that is yet to be fetched
+  }
   std::cout << file << ": ok, " << e.points.size() << " method points x " << e.workloads.size()
             << " workloads";
   if (!e.pruned.empty())
@@ -63,6 +89,7 @@ int plan_file(const std::string& file, const std::string& results, bool quick, b
   Experiment e;
   if (!read(file, e, quick)) return exit_bad_input;
   const Session s = open_session(e, /*alone=*/true);
+  note_long_workloads(e, s.model->max_tokens(), [&](size_t w) { return s.workloads[w]->max_new_tokens(); });
   const ModelShape shape = s.model->shape();
   const double rate = seconds_per_gflop(s);
   const double parameters = double(s.model->parameter_count());
@@ -187,7 +214,8 @@ const RegisterVerb run_verb{Verb{
           ->check(CLI::Range(1, 64));
       app.add_option("--results", options->results, "results folder")->capture_default_str();
       app.add_option("--shard", *shard,
-                     "i/n: take every n-th part of the samples (Slurm arrays); merge the folders afterwards");
+                     "i/n: measure the i-th of n parts of the samples, counted from 1 (for a Slurm array "
+                     "1-n: $SLURM_ARRAY_TASK_ID/n); merge the folders afterwards");
       app.add_option("--only", options->only,
                      "only method labels that match this glob (dense runs along as the pair)");
       app.add_option("--budget", options->budget_s,
