@@ -24,14 +24,16 @@ class Run(ProgramTest):
 
     def test_killed_again_and_again(self):
         file = self.experiment(samples=6)
+        began = time.monotonic()
         self.ok("run", file, "--results", "whole")
+        takes = time.monotonic() - began
         whole = outcome(read_runs(self.folder / "whole"))
         rng = random.Random(5)
         kills = 0
         for _ in range(60):
             child = subprocess.Popen([PROGRAM, "run", file, "--results", "killed", "--quiet"], cwd=self.folder, stderr=subprocess.PIPE)
             try:
-                child.wait(timeout=rng.uniform(0.02, 1.0) * (1 + kills / 10))  # later ones get further
+                child.wait(timeout=rng.uniform(0.02, 0.6) * takes * (1 + kills / 10))  # later ones get further
                 self.assertEqual(child.returncode, 0, child.stderr.read())
                 break
             except subprocess.TimeoutExpired:
