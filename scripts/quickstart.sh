@@ -23,7 +23,6 @@ scripts/build.sh cpu prefillbench
 step "model"
 .venv/bin/python scripts/fetch_model.py smollm2-135m-instruct-128k | tail -n 1
 # Exit status 1: some samples failed; the rows say which and why, the others are worth drawing.
-status=0
 measure() {
   status=0
   build/cpu/prefillbench run experiments/pareto-quick.yaml "$@" || status=$?
@@ -35,22 +34,20 @@ import json, sys
 sys.exit(any(r["done"] < r["samples"] for r in json.load(sys.stdin)["runs"]))'
 }
 draw() {
+  step "report"
   build/cpu/prefillbench report results/pareto-quick --out results/pareto-quick/report
+  echo "Open results/pareto-quick/report/report.html in a browser."
 }
 
 budget=$((14 * 60 - SECONDS))
 [ $budget -ge 120 ] || budget=120
 step "measure for the first figure (Ctrl-C stops, the same command goes on)"
 measure --budget $budget
-step "report"
 draw
-echo "Open results/pareto-quick/report/report.html in a browser."
 if [ $first = no ] && ! complete; then
   step "measure the rest (Ctrl-C stops, the same command goes on)"
   measure
-  step "report"
   draw
 fi
 step "done"
-echo "Open results/pareto-quick/report/report.html in a browser."
 exit $status

@@ -58,10 +58,9 @@ nlohmann::json artifact_content(const nlohmann::json& file, const std::string& p
   compare("q_heads", model.q_heads);
   compare("kv_heads", model.kv_heads);
   compare("head_dim", model.head_dim);
-  if (model.fingerprint.empty() || !shape.contains("fingerprint"))
-    return member<nlohmann::json>(file, "content", path);
-  const auto there = member<std::string>(shape, "fingerprint", path);
-  if (!there.empty() && there != model.fingerprint)
+  const std::string there =
+      shape.contains("fingerprint") ? member<std::string>(shape, "fingerprint", path) : std::string();
+  if (!there.empty() && !model.fingerprint.empty() && there != model.fingerprint)
     throw InputError(str(path, ": made for the weights of model '", member<std::string>(shape, "id", path),
                          "' (fingerprint ", there.substr(0, 12), "); '", model.id,
                          "' has the same shape but other weights (", model.fingerprint.substr(0, 12),

@@ -57,6 +57,7 @@ int generate(const GenerateOptions& o) {
   }
   if (!params.invalid.empty()) throw InputError(str(o.task, ": ", params.invalid));
 
+  // a folder with nothing but a tokenizer will do
   const auto tokenizer = load_tokenizer(tokenizer_folder(o.model));
   TaskRequest request;
   request.tokens = o.tokens;
