@@ -66,9 +66,12 @@ class BadInput(ProgramTest):
         begin = json.loads(data[8:8 + size])["model.layers.0.mlp.down_proj.weight"]["data_offsets"][0]
         data[8 + size + begin:8 + size + begin + 4] = struct.pack("<f", float("nan"))
         weights.write_bytes(data)
-        said = self.run_model()
-        self.assertIn("model.layers.0.mlp.down_proj.weight", said)
-        self.assertIn("NaN", said)
+        found = self.call("doctor", "--model", "model", "--json")
+        self.assertEqual(found.returncode, 2)
+        wrong = [f["what"] for f in json.loads(found.stdout)["findings"] if f["level"] == "error"]
+        self.assertEqual(len(wrong), 1, wrong)
+        for said in (self.run_model(), wrong[0]):
+            self.assertIn("model.safetensors: tensor 'model.layers.0.mlp.down_proj.weight' holds NaN", said)
 
     def test_missing_tensor(self):
         config = self.folder / "model/config.json"
