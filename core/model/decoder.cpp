@@ -14,6 +14,7 @@
 #include "core/base/error.h"
 #include "core/base/text.h"
 #include "core/model/kv_cache.h"
+#include "core/model/layer_ops.h"
 #include "core/model/linear.h"
 #include "core/model/model.h"
 #include "core/model/rope.h"
@@ -26,13 +27,6 @@ struct Layer {
   at::Tensor input_norm, post_norm, q_norm, k_norm;
   Linear qkv, o, gate_up, down;
 };
-
-/// x / rms(x) * w over the last dimension, all in float32, rounded once to `out`.
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType out) {
-  const at::Tensor wide = x.to(at::kFloat);
-  const at::Tensor scale = wide.square().mean(-1, /*keepdim=*/true).add_(eps).rsqrt_();
-  return (wide * scale).mul_(weight).to(out);
-}
 
 class Decoder final : public Model {
  public:
@@ -59,17 +53,24 @@ class Decoder final : public Model {
 
  private:
   void load(const Checkpoint&);
+  /// Tokens per chunk. On a CPU its temporaries should fit into the second and third level cache; on a GPU the
+  /// largest, gate|up, may take 256 MiB: small models need many tokens to be worth a launch.
+  int64_t chunk_for(at::Device device) const {
+    if (device.is_cpu()) return 512;
+    const int64_t bytes = 2 * shard_.mlp.size() * int64_t(c10::elementSize(policy_.stored));
+    return std::max<int64_t>(1024, (int64_t(256) << 20) / bytes / 1024 * 1024);
+  }
   void check_ids(const std::vector<int32_t>& ids) const;
   at::Tensor embed(const std::vector<int32_t>& ids) const;
-  /// Normed input -> q [m, Hq, D] and k, v [m, Hkv, D] of this rank's heads, rotated.
-  void project(const Layer&, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, at::Tensor& q,
-               at::Tensor& k, at::Tensor& v) const;
+  /// Residual stream x [m, hidden] -> q [m, Hq, D] and k, v [Hkv, m, D] of this rank's heads, q and k rotated.
+  void project(const Layer&, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, at::Tensor q,
+               at::Tensor k, at::Tensor v) const;
   /// x += o(attention); x += mlp(norm(x)), in place. attention [m, Hq*D].
   void finish_layer(const Layer&, at::Tensor x, const at::Tensor& attention) const;
-  /// x += y, where y is this rank's part of a sum over the ranks.
-  void add_up(at::Tensor& x, at::Tensor y) const {
+  /// y [m, hidden], this rank's part of a sum over the ranks -> the sum.
+  at::Tensor sum(at::Tensor y) const {
     if (ranks_) ranks_->all_reduce(y);
-    x.add_(y);
+    return y;
   }
   /// Prefill up to the final norm -> residual stream [n, hidden]; last_only: of the last token [1, hidden].
   at::Tensor run_layers(const std::vector<int32_t>& ids, AttentionHook& hook, bool last_only);
@@ -95,10 +96,6 @@ std::string folder_name(const std::string& folder) {
   return trimmed.substr(trimmed.find_last_of('/') + 1);
 }
 
-ModelShape shape_of(const std::string& folder, const ModelConfig& c) {
-  return {folder_name(folder), int(c.layers), int(c.q_heads), int(c.kv_heads), int(c.head_dim), c.rope.theta};
-}
-
 Decoder::Decoder(const std::string& folder, const ModelOptions& options)
     : config_(read_model_config(folder)),
       ranks_(options.ranks),
@@ -113,11 +110,11 @@ Decoder::Decoder(const std::string& folder, const ModelOptions& options)
   policy_ = choose_policy(options.dtype, options.device, checkpoint, config_.stored_dtype);
   cache_ = KvCache(config_.layers, hkv_, config_.head_dim,
                    at::TensorOptions().dtype(policy_.compute).device(options.device));
-  // on a CPU a chunk's temporaries should fit into the second and third level cache
-  chunk_ = options.mlp_chunk > 0 ? options.mlp_chunk : options.device.is_cpu() ? 512 : 4096;
+  chunk_ = options.mlp_chunk > 0 ? options.mlp_chunk : chunk_for(options.device);
   max_tokens_ = options.max_tokens > 0 ? options.max_tokens : config_.context_length();
   if (config_.sliding_window > 0) max_tokens_ = std::min(max_tokens_, config_.sliding_window);
-  shape_ = shape_of(folder, config_);
+  shape_ = {folder_name(folder),   int(config_.layers),   int(config_.q_heads),
+            int(config_.kv_heads), int(config_.head_dim), config_.rope.theta};
   load(checkpoint);
   if (shard_.rank == 0) shape_.fingerprint = weights_fingerprint(folder);  // one rank's look is enough
 }
@@ -176,30 +173,15 @@ at::Tensor Decoder::embed(const std::vector<int32_t>& ids) const {
 }
 
 void Decoder::project(const Layer& layer, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
-                      at::Tensor& q, at::Tensor& k, at::Tensor& v) const {
-  const int64_t m = x.size(0), hq = hq_, hkv = hkv_, d = config_.head_dim;
-  const at::Tensor all =
-      layer.qkv(rms_norm(x, layer.input_norm, config_.norm_eps, policy_.stored)).view({m, hq + 2 * hkv, d});
-  q = all.narrow(1, 0, hq), k = all.narrow(1, hq, hkv), v = all.narrow(1, hq + hkv, hkv);
-  if (config_.qk_norm) {
-    q = rms_norm(q, layer.q_norm, config_.norm_eps, policy_.stored);
-    k = rms_norm(k, layer.k_norm, config_.norm_eps, policy_.stored);
-    apply_rope(q, cos, sin);
-    apply_rope(k, cos, sin);
-  } else {
-    apply_rope(all.narrow(1, 0, hq + hkv), cos, sin);
-  }
+                      at::Tensor q, at::Tensor k, at::Tensor v) const {
+  split_heads(layer.qkv(rms_norm(x, layer.input_norm, config_.norm_eps, policy_.stored)),
+              {layer.q_norm, layer.k_norm, config_.norm_eps}, cos, sin, q, k, v);
 }
 
 void Decoder::finish_layer(const Layer& layer, at::Tensor x, const at::Tensor& attention) const {
-  add_up(x, layer.o(attention));
-  const at::Tensor both = layer.gate_up(rms_norm(x, layer.post_norm, config_.norm_eps, policy_.stored));
-  const int64_t mid = shard_.mlp.size();
-  at::Tensor gate = both.narrow(1, 0, mid);
-  const at::Tensor up = both.narrow(1, mid, mid);
-  at::silu_(gate);
-  gate.mul_(up);
-  add_up(x, layer.down(gate));
+  const at::Tensor normed =
+      add_rms_norm(x, sum(layer.o(attention)), layer.post_norm, config_.norm_eps, policy_.stored);
+  add_to(x, sum(layer.down(silu_mul(layer.gate_up(normed)))));
 }
 
 // The products keep float32 results, since bfloat16 ones tie among the best tokens.
@@ -236,10 +218,9 @@ at::Tensor Decoder::run_layers(const std::vector<int32_t>& ids, AttentionHook& h
     const Layer& layer = layers_[size_t(l)];
     for (int64_t begin = 0; begin < n; begin += chunk_) {
       const int64_t end = std::min(begin + chunk_, n);
-      at::Tensor q, k, v;
-      project(layer, x.slice(0, begin, end), cos.slice(0, begin, end), sin.slice(0, begin, end), q, k, v);
-      queries.slice(0, begin, end).copy_(q);
-      cache_.put(l, begin, k, v);
+      const auto [k, v] = cache_.rows(l, begin, end);
+      project(layer, x.slice(0, begin, end), cos.slice(0, begin, end), sin.slice(0, begin, end),
+              queries.slice(0, begin, end), k, v);
     }
     const Qkv qkv{queries.transpose(0, 1), cache_.keys(l, n), cache_.values(l, n),
                   1.0 / std::sqrt(double(d))};
@@ -291,14 +272,13 @@ at::Tensor Decoder::decode(int32_t id) {
   const auto [cos, sin] = rope_.rows(at, at + 1);
   at::Tensor x = embed({id});
   const int64_t hq = hq_, hkv = hkv_, d = config_.head_dim;
+  const at::Tensor q = at::empty({1, hq, d}, x.options().dtype(policy_.compute));
   for (int64_t l = 0; l < config_.layers; ++l) {
     const Layer& layer = layers_[size_t(l)];
-    at::Tensor q, k, v;
+    const auto [k, v] = cache_.rows(l, at, at + 1);
     project(layer, x, cos, sin, q, k, v);
-    cache_.put(l, at, k, v);
     // the query heads of a group stand where the rows of one head would: every key is read once per group
-    const at::Tensor grouped = q.to(policy_.compute).reshape({1, hkv, hq / hkv, d});
-    finish_layer(layer, x, attend_cache(grouped.squeeze(0), l, at + 1).reshape({1, hq * d}));
+    finish_layer(layer, x, attend_cache(q.view({hkv, hq / hkv, d}), l, at + 1).reshape({1, hq * d}));
   }
   cache_.set_length(at + 1);
   return logits(x);
@@ -308,14 +288,6 @@ at::Tensor Decoder::decode(int32_t id) {
 
 std::unique_ptr<Model> load_model(const std::string& folder, const ModelOptions& options) {
   return std::make_unique<Decoder>(folder, options);
-}
-
-ModelShape read_model_shape(const std::string& folder) {
-  const ModelConfig config = read_model_config(folder);
-  if (!config.random_weights()) Checkpoint::open(folder);
-  ModelShape shape = shape_of(folder, config);
-  shape.fingerprint = weights_fingerprint(folder);
-  return shape;
 }
 
 }  // namespace prefill

@@ -36,10 +36,8 @@ void KvCache::grow() {
 at::Tensor KvCache::keys(int64_t layer, int64_t n) const { return k_[size_t(layer)].slice(1, 0, n); }
 at::Tensor KvCache::values(int64_t layer, int64_t n) const { return v_[size_t(layer)].slice(1, 0, n); }
 
-void KvCache::put(int64_t layer, int64_t at, const at::Tensor& k, const at::Tensor& v) {
-  const int64_t m = k.size(0);
-  k_[size_t(layer)].slice(1, at, at + m).copy_(k.transpose(0, 1));
-  v_[size_t(layer)].slice(1, at, at + m).copy_(v.transpose(0, 1));
+std::pair<at::Tensor, at::Tensor> KvCache::rows(int64_t layer, int64_t begin, int64_t end) {
+  return {k_[size_t(layer)].slice(1, begin, end), v_[size_t(layer)].slice(1, begin, end)};
 }
 
 }  // namespace prefill

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace prefill {
@@ -23,8 +24,8 @@ class KvCache {
   /// Views [heads, n, head_dim] of positions [0, n).
   at::Tensor keys(int64_t layer, int64_t n) const;
   at::Tensor values(int64_t layer, int64_t n) const;
-  /// k, v [m, heads, head_dim] into positions [at, at+m) of a layer.
-  void put(int64_t layer, int64_t at, const at::Tensor& k, const at::Tensor& v);
+  /// Keys and values [heads, end-begin, head_dim] of a layer's positions [begin, end), to be written to.
+  std::pair<at::Tensor, at::Tensor> rows(int64_t layer, int64_t begin, int64_t end);
 
  private:
   void allocate(int64_t capacity);

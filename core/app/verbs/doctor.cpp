@@ -95,10 +95,7 @@ void find_data(std::vector<Finding>& out) {
                          "perplexity and agreement read it"});
 }
 
-/// Weights that are read to the end without being asked: a minute from a slow disk, seconds from memory.
-constexpr uint64_t kReadUpTo = 4ull << 30;
-
-int doctor(const std::string& model, bool as_json, bool full) {
+int doctor(const std::string& model, bool as_json) {
   std::vector<Finding> found;
   if (model.empty()) {
     find_machine(found);
@@ -106,7 +103,7 @@ int doctor(const std::string& model, bool as_json, bool full) {
     find_cache(found);
     find_data(found);
   } else {
-    for (const ModelFinding& f : check_model_folder(resolve_model(model, ""), full ? UINT64_MAX : kReadUpTo))
+    for (const ModelFinding& f : check_model_folder(resolve_model(model, "")))
       found.push_back({f.level, f.what + ": " + f.detail, ""});
   }
   bool wrong = false;
@@ -139,14 +136,10 @@ const RegisterVerb verb{
          .setup = [](CLI::App& app) {
            auto model = std::make_shared<std::string>();
            auto as_json = std::make_shared<bool>(false);
-           auto full = std::make_shared<bool>(false);
-           CLI::Option* folder = app.add_option(
-               "--model", *model,
-               "check a checkpoint folder instead: tensors, shapes, NaN, tokenizer, memory by length");
-           app.add_flag("--full", *full, "read weights of more than 4 GiB for NaN and infinity, too")
-               ->needs(folder);
+           app.add_option("--model", *model,
+                          "check a checkpoint folder instead: tensors, shapes, tokenizer, memory by length");
            app.add_flag("--json", *as_json, "print JSON");
-           return [=] { return doctor(*model, *as_json, *full); };
+           return [=] { return doctor(*model, *as_json); };
          }}};
 
 }  // namespace
