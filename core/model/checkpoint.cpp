@@ -1,6 +1,9 @@
 #include "core/model/checkpoint.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -124,6 +127,14 @@ uint64_t Checkpoint::data_bytes() const {
   for (const auto& f : files_)
     for (const auto& [name, e] : f.entries()) bytes += e.end - e.begin;
   return bytes;
+}
+
+void refuse_not_finite(const at::Tensor& view, const std::string& name, const std::string& file) {
+  if (view.numel() == 0) return;
+  const auto [low, high] = at::aminmax(view);  // both take NaN along: one pass finds NaN and infinity alike
+  const double lo = low.item().toDouble(), hi = high.item().toDouble();
+  if (std::isnan(lo) || std::isnan(hi)) throw InputError(str(file, ": tensor '", name, "' holds NaN"));
+  if (std::isinf(lo) || std::isinf(hi)) throw InputError(str(file, ": tensor '", name, "' holds infinity"));
 }
 
 std::string weights_fingerprint(const std::string& folder) {

@@ -41,6 +41,10 @@ class Checkpoint {
   std::unordered_map<std::string, size_t> where_;  ///< tensor name -> index into files_
 };
 
+/// Throws InputError naming the file and the tensor when a value of `view`, all or a part of it, is NaN or
+/// infinite. Reads all of them.
+void refuse_not_finite(const at::Tensor& view, const std::string& name, const std::string& file);
+
 /// A hash of the weights that does not read 16 GB: name, size, header and every 64th mebibyte of each file,
 /// config.json included.
 std::string weights_fingerprint(const std::string& model_folder);

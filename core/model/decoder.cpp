@@ -96,6 +96,10 @@ std::string folder_name(const std::string& folder) {
   return trimmed.substr(trimmed.find_last_of('/') + 1);
 }
 
+ModelShape shape_of(const std::string& folder, const ModelConfig& c) {
+  return {folder_name(folder), int(c.layers), int(c.q_heads), int(c.kv_heads), int(c.head_dim), c.rope.theta};
+}
+
 Decoder::Decoder(const std::string& folder, const ModelOptions& options)
     : config_(read_model_config(folder)),
       ranks_(options.ranks),
@@ -113,8 +117,7 @@ Decoder::Decoder(const std::string& folder, const ModelOptions& options)
   chunk_ = options.mlp_chunk > 0 ? options.mlp_chunk : chunk_for(options.device);
   max_tokens_ = options.max_tokens > 0 ? options.max_tokens : config_.context_length();
   if (config_.sliding_window > 0) max_tokens_ = std::min(max_tokens_, config_.sliding_window);
-  shape_ = {folder_name(folder),   int(config_.layers),   int(config_.q_heads),
-            int(config_.kv_heads), int(config_.head_dim), config_.rope.theta};
+  shape_ = shape_of(folder, config_);
   load(checkpoint);
   if (shard_.rank == 0) shape_.fingerprint = weights_fingerprint(folder);  // one rank's look is enough
 }
@@ -288,6 +291,14 @@ at::Tensor Decoder::decode(int32_t id) {
 
 std::unique_ptr<Model> load_model(const std::string& folder, const ModelOptions& options) {
   return std::make_unique<Decoder>(folder, options);
+}
+
+ModelShape read_model_shape(const std::string& folder) {
+  const ModelConfig config = read_model_config(folder);
+  if (!config.random_weights()) Checkpoint::open(folder);
+  ModelShape shape = shape_of(folder, config);
+  shape.fingerprint = weights_fingerprint(folder);
+  return shape;
 }
 
 }  // namespace prefill

@@ -24,7 +24,7 @@ std::string size_text(uint64_t bytes) {
 
 class Inspection {
  public:
-  explicit Inspection(const std::string& folder) : folder_(folder) {
+  Inspection(const std::string& folder, uint64_t read_up_to) : folder_(folder), read_up_to_(read_up_to) {
     // each step needs what the ones before it found; a step that fails leaves a finding and the independent
     // ones go on
     const bool config_ok = step("config", [&] { config(); });
@@ -89,27 +89,50 @@ class Inspection {
                     checkpoint_.files().size() == 1 ? "" : "s"));
   }
 
-  void tensors() {
-    std::map<std::string, int> dtypes;
+  using Tensors = std::vector<std::pair<std::string, std::vector<int64_t>>>;
+
+  /// Runs `check` on each tensor; ten failures are findings, the others are counted as `more`. -> none failed
+  bool each(const Tensors& all, const char* more,
+            const std::function<void(const std::string& name, const std::vector<int64_t>& shape)>& check) {
     size_t wrong = 0;
-    const auto expected = expected_tensors(config_);
-    for (const auto& [name, shape] : expected) {
+    for (const auto& [name, shape] : all) {
       try {
-        checkpoint_.require(name, shape);
-        ++dtypes[checkpoint_.entry(name).dtype_name];
+        check(name, shape);
       } catch (const InputError& e) {
         if (++wrong <= 10) add(ModelFinding::error, "tensors", e.what());
       }
     }
-    if (wrong > 10)
-      add(ModelFinding::error, "tensors", fmt::format("{} more missing or misshaped tensors", wrong - 10));
-    if (wrong > 0) return;
+    if (wrong > 10) add(ModelFinding::error, "tensors", fmt::format("{} more {}", wrong - 10, more));
+    return wrong == 0;
+  }
+
+  void tensors() {
+    std::map<std::string, int> dtypes;
+    const Tensors expected = expected_tensors(config_);
+    if (!each(expected, "missing or misshaped tensors", [&](const auto& name, const auto& shape) {
+          checkpoint_.require(name, shape);
+          ++dtypes[checkpoint_.entry(name).dtype_name];
+        }))
+      return;
     refuse_unused_tensors(config_, checkpoint_);
     std::string kinds;
     for (const auto& [dtype, count] : dtypes)
       kinds += fmt::format("{}{} {}", kinds.empty() ? "" : ", ", count, dtype);
     add(ModelFinding::ok, "tensors",
         fmt::format("all {} present with the right shapes ({})", expected.size(), kinds));
+    values(expected);
+  }
+
+  void values(const Tensors& expected) {
+    if (checkpoint_.data_bytes() > read_up_to_)
+      return add(ModelFinding::warning, "tensors",
+                 fmt::format("not read for NaN and infinity: {} are more than {}; --full reads them",
+                             size_text(checkpoint_.data_bytes()), size_text(read_up_to_)));
+    // Views of a file that is mapped: one tensor's pages at a time, which the system drops as it needs to.
+    if (each(expected, "tensors with NaN or infinity", [&](const auto& name, const auto& shape) {
+          refuse_not_finite(checkpoint_.tensor(name, shape), name, checkpoint_.file_of(name));
+        }))
+      add(ModelFinding::ok, "tensors", "every value is finite");
   }
 
   void tokenizer() {
@@ -140,6 +163,7 @@ class Inspection {
   }
 
   std::string folder_;
+  uint64_t read_up_to_;
   ModelConfig config_;
   Checkpoint checkpoint_;
 };
@@ -155,8 +179,8 @@ uint64_t prefill_bytes(uint64_t weight_count, int64_t layers, int64_t hidden, in
          n * uint64_t(hidden) * 4;  // residual: float32
 }
 
-std::vector<ModelFinding> check_model_folder(const std::string& folder) {
-  return std::move(Inspection(folder).findings);
+std::vector<ModelFinding> check_model_folder(const std::string& folder, uint64_t read_up_to) {
+  return std::move(Inspection(folder, read_up_to).findings);
 }
 
 }  // namespace prefill

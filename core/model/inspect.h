@@ -13,10 +13,10 @@ struct ModelFinding {
 };
 
 /// Checks configuration, every tensor's presence, shape and dtype, tokenizer and chat template, and estimates
-/// memory at several prompt lengths. Reads headers only: seconds for a checkpoint of any size, and NaN
-/// weights are not found (loading finds them). Never throws for what is wrong with the folder: that is a
-/// finding.
-std::vector<ModelFinding> check_model_folder(const std::string& folder);
+/// memory at several prompt lengths. Weights of up to `read_up_to` bytes are also read, one tensor after the
+/// other, for NaN and infinity; of larger ones only the headers are, which a finding says. Never throws for
+/// what is wrong with the folder: that is a finding.
+std::vector<ModelFinding> check_model_folder(const std::string& folder, uint64_t read_up_to = UINT64_MAX);
 
 /// Bytes that prefilling `tokens` takes in a dtype of `item_bytes`: weights, KV cache, and the largest
 /// temporaries (hidden states, queries and attention output of one layer), without the attention kernel's

@@ -14,15 +14,6 @@ namespace {
 
 constexpr uint64_t kMapAbove = 4ull << 30;
 
-/// Minimum and maximum take NaN along, so one pass finds NaN and infinity alike.
-void check_finite(const at::Tensor& view, const std::string& name, const std::string& file) {
-  if (view.numel() == 0) return;
-  const auto [low, high] = at::aminmax(view);
-  const double lo = low.item().toDouble(), hi = high.item().toDouble();
-  if (std::isnan(lo) || std::isnan(hi)) throw InputError(str(file, ": tensor '", name, "' holds NaN"));
-  if (std::isinf(lo) || std::isinf(hi)) throw InputError(str(file, ": tensor '", name, "' holds infinity"));
-}
-
 /// A stream of its own for every tensor, so that a rank can draw its part without the others.
 at::Tensor draw(const std::string& name, const std::vector<int64_t>& shape, int64_t seed, at::Device device) {
   at::Generator random = at::globalContext().defaultGenerator(device).clone();
@@ -41,7 +32,7 @@ at::Tensor read_checked(const Checkpoint& c, const std::string& name, const std:
   at::Tensor view = c.is_random() ? draw(name, shape, c.seed(), p.device) : c.tensor(name, shape);
   view = view.narrow(0, rows.begin, rows.size());
   if (shape.size() > 1) view = view.narrow(1, cols.begin, cols.size());
-  if (!c.is_random()) check_finite(view, name, c.file_of(name));
+  if (!c.is_random()) refuse_not_finite(view, name, c.file_of(name));
   return view;
 }
 

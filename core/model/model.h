@@ -62,4 +62,8 @@ class Model {
 /// InputError naming the missing or misshaped tensor, file and place.
 std::unique_ptr<Model> load_model(const std::string& folder, const ModelOptions&);
 
+/// The shape() that load_model() would give, fingerprint included, without loading the weights. Throws
+/// InputError for what config.json and the headers of the weights show to be wrong.
+ModelShape read_model_shape(const std::string& folder);
+
 }  // namespace prefill

@@ -37,6 +37,16 @@ std::string scalar_text(const Located& v) {
   return "[" + out + "]";
 }
 
+/// Where the last file that params name is written, else `otherwise`.
+Place source_place(const std::vector<FieldInfo>& schema, const std::vector<const Located*>& layers,
+                   const Located& otherwise) {
+  const Located* at = &otherwise;
+  for (const Located* layer : layers)
+    for (const FieldInfo& f : schema)
+      if (const Located* file = f.type == FieldType<Path>::name ? layer->find(f.name) : nullptr) at = file;
+  return {at->line, at->column};
+}
+
 class ExperimentReader {
  public:
   ExperimentReader(Experiment& e, Diagnostics& bad, bool quick)
@@ -70,7 +80,10 @@ class ExperimentReader {
       complain(*at, str("'name' = '", e_.name, "' becomes a folder: use letters, digits, '-', '_' and '.'"));
     if (const Located* at = root.find("backend"); at && e_.backend != "auto" && !backends().find(e_.backend))
       complain(*at, no_such_backend(e_.backend));
-    if (const Located* at = root.find("model")) check_model(*at);
+    if (const Located* at = root.find("model")) {
+      e_.model_place = {at->line, at->column};
+      check_model(*at);
+    }
     FieldReader m(measure, "measure", e_.file, base_, bad_);
     e_.measure.fields(m);
     m.finish();
@@ -152,6 +165,7 @@ class ExperimentReader {
     if (!w.task) return complain(*at, tasks().unknown(task));
     w.params = w.task->read({&params}, e_.file, base_, bad_);
     if (!w.params.invalid.empty()) complain(params, str(task, ": ", w.params.invalid));
+    w.source = source_place(w.task->schema, {&params}, *at);
     if (tokens.empty()) complain(node, "'tokens' is an empty list");
     const Located* lengths = node.find("tokens");
     for (size_t i = 0; i < tokens.size(); ++i) {
@@ -184,7 +198,8 @@ class ExperimentReader {
     expand_zip(zip, points);
     expand_ablate(ablate, points);
     for (const Point& point : points) {
-      MethodPoint p{info, info->read({&params, &point.changes}, e_.file, base_, bad_), "", false};
+      MethodPoint p{info, info->read({&params, &point.changes}, e_.file, base_, bad_)};
+      p.source = source_place(info->schema, {&params, &point.changes}, *at);
       p.label = label.empty() ? name : label;
       if (label.empty())
         for (const auto& [k, v] : params.entries)

@@ -31,6 +31,11 @@ struct Measure {
   }
 };
 
+/// Line and column in the experiment's file, from 1; 0: nowhere in it.
+struct Place {
+  int line = 0, column = 0;
+};
+
 /// One task at one length.
 struct WorkloadSpec {
   const TaskInfo* task = nullptr;
@@ -38,6 +43,7 @@ struct WorkloadSpec {
   int64_t tokens = 4096, count = 5, seed = 1;
   std::string profile = "official", prompt_template = "none";
   int line = 0, column = 0;  ///< where the file says the length
+  Place source;              ///< where it says the file that the samples come from, else the task
   std::string label() const { return str(task->name, "@", tokens); }
 };
 
@@ -45,8 +51,9 @@ struct WorkloadSpec {
 struct MethodPoint {
   const MethodInfo* method = nullptr;
   ParamsHandle params;
-  std::string label;
+  std::string label = {};
   bool implied = false;  ///< dense, added because every round needs it
+  Place source = {};     ///< where the experiment says the file that params name, else the method
 };
 
 struct PrunedPoint {
@@ -56,6 +63,7 @@ struct PrunedPoint {
 struct Experiment {
   std::string file, text, name, description, model = "smollm2-135m-instruct-128k", backend = "auto",
                                              dtype = "auto";
+  Place model_place;
   int threads = 0;
   int tensor_parallel = 1;  ///< ranks that share the model
   Measure measure;

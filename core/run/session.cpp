@@ -25,6 +25,68 @@ std::unique_ptr<KernelBackend> open_backend(const std::string& name) {
   throw Unsupported("no backend is available");
 }
 
+namespace {
+
+/// Said once, however many points of a sweep name the file.
+void complain(Diagnostics& bad, const Experiment& e, Place at, const std::string& text) {
+  const Diagnostic said{e.file, at.line, at.column, text};
+  if (std::none_of(bad.begin(), bad.end(), [&](const auto& d) { return d.print() == said.print(); }))
+    bad.push_back(said);
+}
+
+void refuse(const Diagnostics& bad) {
+  std::string all;
+  for (const Diagnostic& d : bad) all += (all.empty() ? "" : "\n") + d.print();
+  if (!bad.empty()) throw InputError(all);
+}
+
+/// The tasks of the experiment's workloads, one each unless something is bad. A workload whose data are not
+/// here is taken out of the experiment and noted among its pruned points.
+std::vector<std::unique_ptr<Task>> make_tasks(Experiment& e, const Tokenizer& tokenizer, Diagnostics& bad) {
+  std::vector<std::unique_ptr<Task>> made;
+  for (auto it = e.workloads.begin(); it != e.workloads.end();) {
+    const WorkloadSpec& w = *it;
+    try {
+      made.push_back(
+          w.task->make(w.params, TaskRequest{w.tokens, w.count, uint64_t(w.seed), w.profile, &tokenizer}));
+      if (w.prompt_template == "chat" && made.back()->reading() != Reading::answer)
+        throw InputError(
+            str("task ", w.task->name, " reads plain text and asks nothing: remove 'template: chat'"));
+    } catch (const Unsupported& missing) {
+      e.pruned.push_back({w.label(), missing.what()});
+      it = e.workloads.erase(it);
+      continue;
+    } catch (const InputError& wrong) {
+      complain(bad, e, w.source, wrong.what());
+    }
+    ++it;
+  }
+  return made;
+}
+
+void check_methods(const Experiment& e, const ModelShape& model, Diagnostics& bad) {
+  for (const MethodPoint& p : e.points) {
+    try {
+      p.method->make(p.params, {model});
+    } catch (const std::runtime_error& wrong) {
+      complain(bad, e, p.source, wrong.what());
+    }
+  }
+}
+
+}  // namespace
+
+Diagnostics check_files(Experiment& e, const std::string& model_folder) {
+  Diagnostics bad;
+  try {
+    make_tasks(e, *load_model_tokenizer(model_folder), bad);
+    check_methods(e, read_model_shape(model_folder), bad);
+  } catch (const InputError& wrong) {
+    complain(bad, e, e.model_place, wrong.what());
+  }
+  return bad;
+}
+
 Session open_session(Experiment& e, bool alone) {
   Session s;
   if (e.threads > 0) at::set_num_threads(e.threads);
@@ -33,25 +95,13 @@ Session open_session(Experiment& e, bool alone) {
   s.backend = open_backend(e.backend);
   s.model_folder = resolve_model(e.model, fs::path(e.file).parent_path().string());
   s.tokenizer = load_model_tokenizer(s.model_folder);
-  // Tasks before weights: a missing data file is said in a moment, not after a minute of loading.
-  std::vector<std::unique_ptr<Task>> made;
-  for (auto it = e.workloads.begin(); it != e.workloads.end();) {
-    const WorkloadSpec& w = *it;
-    try {
-      made.push_back(w.task->make(
-          w.params, TaskRequest{w.tokens, w.count, uint64_t(w.seed), w.profile, s.tokenizer.get()}));
-    } catch (const Unsupported& missing) {
-      if (e.workloads.size() == 1) throw;
-      e.pruned.push_back({w.label(), missing.what()});
-      it = e.workloads.erase(it);
-      continue;
-    }
-    s.workload_data.push_back(made.back()->provenance());
-    if (w.prompt_template == "chat" && made.back()->reading() != Reading::answer)
-      throw InputError(str(e.file, ": task ", w.task->name,
-                           " reads plain text and asks nothing: remove 'template: chat'"));
-    ++it;
-  }
+  // Files before weights: a missing one is said in a moment, not after a minute of loading.
+  Diagnostics bad;
+  auto made = make_tasks(e, *s.tokenizer, bad);
+  check_methods(e, read_model_shape(s.model_folder), bad);
+  refuse(bad);
+  if (made.empty()) throw Unsupported(e.pruned.back().reason);
+  for (const auto& task : made) s.workload_data.push_back(task->provenance());
   LoadedModel loaded =
       load_on_ranks(s.model_folder, *s.backend, e.dtype, alone ? 1 : e.tensor_parallel, s.threads);
   s.ranks = std::move(loaded.ranks);

@@ -27,10 +27,15 @@ struct Session {
   std::vector<nlohmann::json> workload_data;  ///< Task::provenance() of each workload: other data, other run
 };
 
-/// Sets everything up; throws InputError / Unsupported with the reason. Prints nothing, creates nothing. A
+/// Sets everything up; throws InputError / Unsupported with the reasons. Prints nothing, creates nothing. A
 /// workload whose data are not here is taken out of the experiment and noted among its pruned points, unless
 /// none is left. alone: without the other ranks of a shared model, to look and not to measure.
 Session open_session(Experiment&, bool alone = false);
+
+/// What open_session() would refuse in the files that the experiment names, said with its place and found
+/// without loading the weights of the model in `model_folder`: tokenizer, data of tasks, artefacts of
+/// methods. Workloads whose data are not here are noted among the pruned points.
+Diagnostics check_files(Experiment&, const std::string& model_folder);
 
 /// What names a run: typed parameters of method, model, workload, backend. Its hash is the run's id.
 nlohmann::json identity_of(const Experiment&, const Session&, const WorkloadSpec&, const MethodPoint&,

@@ -4,6 +4,7 @@
     python3 tests/app/bad_input.py PREFILLBENCH
 """
 import json
+import os
 import struct
 
 from program import ProgramTest, main
@@ -66,9 +67,12 @@ class BadInput(ProgramTest):
         begin = json.loads(data[8:8 + size])["model.layers.0.mlp.down_proj.weight"]["data_offsets"][0]
         data[8 + size + begin:8 + size + begin + 4] = struct.pack("<f", float("nan"))
         weights.write_bytes(data)
-        said = self.run_model()
-        self.assertIn("model.layers.0.mlp.down_proj.weight", said)
-        self.assertIn("NaN", said)
+        found = self.call("doctor", "--model", "model", "--json")
+        self.assertEqual(found.returncode, 2)
+        wrong = [f["what"] for f in json.loads(found.stdout)["findings"] if f["level"] == "error"]
+        self.assertEqual(len(wrong), 1, wrong)
+        for said in (self.run_model(), wrong[0]):
+            self.assertIn("model.safetensors: tensor 'model.layers.0.mlp.down_proj.weight' holds NaN", said)
 
     def test_missing_tensor(self):
         config = self.folder / "model/config.json"
@@ -102,10 +106,51 @@ class BadInput(ProgramTest):
         data = bytearray(weights.read_bytes())
         data[-2] ^= 1
         weights.write_bytes(data)
-        said = self.refused("run", self.experiment(methods=methods))
-        for part in ("x.json", made_for[:12], "same shape but other weights", "prefillbench calibrate xattention"):
+        file = self.experiment(methods=methods)
+        said = self.refused("run", file)
+        self.assertIn(said[len("prefillbench: "):], self.call("check", file).stderr)
+        for part in ("x.yaml:14:26: ", made_for[:12], "same shape but other weights", "prefillbench calibrate xattention"):
             self.assertIn(part, said)
         self.assertFalse((self.folder / "results").exists())
+
+    def test_check_opens_the_files_that_are_named(self):
+        (self.folder / "latin1.txt").write_bytes("Straße. ".encode("latin-1") * 2000)
+        (self.folder / "table.json").write_text("[[0.9], [0.9]]")
+        file = self.experiment(methods="""  - name: xattention
+    grid: {thresholds: [none.json, table.json], stride: [8, 16]}
+  - name: minference
+    params: {pattern_file: none.json}
+""")
+        text = file.read_text().replace("methods:\n", """  - {task: passkey, params: {haystack: prose, haystack_file: latin1.txt}, tokens: [300, 400]}
+  - {task: ruler/qa_1, params: {file: none.json}}
+methods:
+""", 1)
+        file.write_text(text)
+        def place(line, word):
+            return f"x.yaml:{line}:{text.splitlines()[line - 1].index(word) + 1}: "
+        done = self.call("check", file)
+        self.assertEqual(done.returncode, 2, done.stdout)
+        said = done.stderr.splitlines()
+        wanted = [(place(7, "latin1"), "latin1.txt: not UTF-8 at byte 4"), (place(8, "none.json"), "none.json"),
+                  (place(16, "none.json"), "none.json"), (place(16, "table.json"), "2 layers, this model has 1"),
+                  (place(18, "none.json"), "none.json")]
+        self.assertEqual(len(said), len(wanted) + 1, done.stderr)
+        for line, (where, what) in zip(said, wanted):
+            self.assertIn(where, line)
+            self.assertIn(what, line.split(where)[1])
+        self.assertIn("\n".join(said[:-1]), self.call("run", file).stderr)
+        self.assertFalse((self.folder / "results").exists())
+
+    def test_check_says_what_it_could_not_open(self):
+        file = self.experiment()
+        file.write_text(file.read_text().replace("methods:\n", "  - {task: ruler/qa_1}\nmethods:\n", 1))
+        done = self.call("check", file)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("note: ruler/qa_1@4096 would be skipped: ", done.stderr)
+        file.write_text(file.read_text().replace(str(self.folder / "model"), "smollm2-135m-instruct"))
+        done = self.call("check", file, env={**os.environ, "PREFILLBENCH_HOME": str(self.folder)})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("the files of tasks and methods are not checked", done.stderr)
 
     def test_doctor_on_a_short_context_and_on_no_config(self):
         config = self.folder / "model/config.json"

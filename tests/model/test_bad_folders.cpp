@@ -164,6 +164,14 @@ TEST_F(BadFolder, EosIdsComeFromGenerationConfigFirst) {
   EXPECT_EQ(load_model(dir.path(), {})->eos_ids(), std::vector<int32_t>({7, 9}));
 }
 
+TEST_F(BadFolder, InspectionSaysWhatItDidNotRead) {
+  rewrite([](auto& t) { t[kWeight][3][5] = NAN; });
+  std::string all;
+  for (const auto& f : check_model_folder(dir.path(), 100)) all += f.detail + "\n";
+  EXPECT_NE(all.find("not read for NaN and infinity"), std::string::npos) << all;
+  EXPECT_EQ(all.find("holds NaN"), std::string::npos);
+}
+
 TEST_F(BadFolder, InspectionFindsAllAtOnceAndNeverThrows) {
   const auto errors = [&] {
     std::string all;
@@ -173,6 +181,13 @@ TEST_F(BadFolder, InspectionFindsAllAtOnceAndNeverThrows) {
   };
   EXPECT_EQ(errors().find("tensors"), std::string::npos) << errors();
   EXPECT_NE(errors().find("tokenizer"), std::string::npos) << "the fixture has no tokenizer";
+  rewrite([](auto& t) {
+    t[kWeight][3][5] = NAN;
+    t["model.norm.weight"][0] = INFINITY;
+  });
+  for (const std::string& said : {str("model.safetensors: tensor '", kWeight, "' holds NaN"),
+                                  std::string("tensor 'model.norm.weight' holds infinity")})
+    EXPECT_NE(errors().find(said), std::string::npos) << errors();
   rewrite([](auto& t) {
     t.erase(kWeight);
     t["model.norm.weight"] = at::ones({31});

@@ -95,7 +95,10 @@ void find_data(std::vector<Finding>& out) {
                          "perplexity and agreement read it"});
 }
 
-int doctor(const std::string& model, bool as_json) {
+/// Weights that are read to the end without being asked: a minute from a slow disk, seconds from memory.
+constexpr uint64_t kReadUpTo = 4ull << 30;
+
+int doctor(const std::string& model, bool as_json, bool full) {
   std::vector<Finding> found;
   if (model.empty()) {
     find_machine(found);
@@ -103,7 +106,7 @@ int doctor(const std::string& model, bool as_json) {
     find_cache(found);
     find_data(found);
   } else {
-    for (const ModelFinding& f : check_model_folder(resolve_model(model, "")))
+    for (const ModelFinding& f : check_model_folder(resolve_model(model, ""), full ? UINT64_MAX : kReadUpTo))
       found.push_back({f.level, f.what + ": " + f.detail, ""});
   }
   bool wrong = false;
@@ -136,10 +139,14 @@ const RegisterVerb verb{
          .setup = [](CLI::App& app) {
            auto model = std::make_shared<std::string>();
            auto as_json = std::make_shared<bool>(false);
-           app.add_option("--model", *model,
-                          "check a checkpoint folder instead: tensors, shapes, tokenizer, memory by length");
+           auto full = std::make_shared<bool>(false);
+           CLI::Option* folder = app.add_option(
+               "--model", *model,
+               "check a checkpoint folder instead: tensors, shapes, NaN, tokenizer, memory by length");
+           app.add_flag("--full", *full, "read weights of more than 4 GiB for NaN and infinity, too")
+               ->needs(folder);
            app.add_flag("--json", *as_json, "print JSON");
-           return [=] { return doctor(*model, *as_json); };
+           return [=] { return doctor(*model, *as_json, *full); };
          }}};
 
 }  // namespace

@@ -21,14 +21,19 @@ namespace prefill {
 namespace {
 using nlohmann::json;
 
-/// Reads the file; prints every mistake and returns false when there is one.
-bool read(const std::string& file, Experiment& e, bool quick = false) {
-  Diagnostics bad;
-  e = read_experiment(file, bad, quick);
+/// Prints every mistake and returns false when there is one.
+bool none(const Diagnostics& bad) {
   for (const Diagnostic& d : bad) std::cerr << d.print() << "\n";
   if (!bad.empty())
     std::cerr << bad.size() << (bad.size() == 1 ? " mistake" : " mistakes") << "; nothing was run\n";
   return bad.empty();
+}
+
+/// Reads the file; prints every mistake and returns false when there is one.
+bool read(const std::string& file, Experiment& e, bool quick = false) {
+  Diagnostics bad;
+  e = read_experiment(file, bad, quick);
+  return none(bad);
 }
 
 /// Lengths past the model's context are no mistake, since other samples may fit, but worth a line each.
@@ -52,11 +57,21 @@ void note_long_workloads(const Experiment& e, int64_t context,
 int check_file(const std::string& file) {
   Experiment e;
   if (!read(file, e)) return exit_bad_input;
+  std::string folder;
   try {
-    const std::string folder = resolve_model(e.model, std::filesystem::path(file).parent_path().string());
-    note_long_workloads(e, read_model_config(folder).context_length(), [](size_t) { return 0; });
-  } catch (const InputError&) {  // a model that is yet to be fetched
+    folder = resolve_model(e.model, std::filesystem::path(file).parent_path().string());
+  } catch (const InputError& missing) {  // a model that is yet to be fetched
+    std::cerr << file << ": note: " << missing.what()
+              << "; until then the files of tasks and methods are not checked\n";
   }
+  const size_t pruned = e.pruned.size();
+  if (!folder.empty()) {
+    if (!none(check_files(e, folder))) return exit_bad_input;
+    note_long_workloads(e, read_model_config(folder).context_length(), [](size_t) { return 0; });
+  }
+  for (size_t i = pruned; i < e.pruned.size(); ++i)
+    std::cerr << file << ": note: " << e.pruned[i].label << " would be skipped: " << e.pruned[i].reason
+              << "\n";
   std::cout << file << ": ok, " << e.points.size() << " method points x " << e.workloads.size()
             << " workloads";
   if (!e.pruned.empty())
@@ -175,7 +190,7 @@ int run_file(const std::string& file, RunOptions options, const std::string& sha
 
 const RegisterVerb check_verb{
     Verb{.name = "check",
-         .doc = "Read an experiment file and print every mistake in it, with its place",
+         .doc = "Read an experiment file and the files it names, and print every mistake with its place",
          .file = __FILE__,
          .order = 20,
          .setup = [](CLI::App& app) {
