@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
-#include <set>
+#include <map>
 
 #include "core/backend.h"
 
@@ -45,6 +45,13 @@ Place source_place(const std::vector<FieldInfo>& schema, const std::vector<const
     for (const FieldInfo& f : schema)
       if (const Located* file = f.type == FieldType<Path>::name ? layer->find(f.name) : nullptr) at = file;
   return {at->line, at->column};
+}
+
+/// Their runs have the same ids.
+bool same(const WorkloadSpec& a, const WorkloadSpec& b) {
+  return a.task == b.task && a.params.canonical == b.params.canonical && a.tokens == b.tokens &&
+         a.count == b.count && a.seed == b.seed && a.profile == b.profile &&
+         a.prompt_template == b.prompt_template;
 }
 
 class ExperimentReader {
@@ -90,6 +97,7 @@ class ExperimentReader {
     if (workloads.kind != Located::list || workloads.items.empty())
       complain(workloads.line ? workloads : root, "'workloads' must be a list with at least one task");
     for (const Located& w : workloads.items) workload(w);
+    if (bad_.empty()) refuse_twins();  // a mistaken field has its default, which may be another's value
     shorten(root, quick);
     if (methods_.kind != Located::list || methods_.items.empty())
       complain(methods_.line ? methods_ : root, "'methods' must be a list with at least one method");
@@ -134,11 +142,8 @@ class ExperimentReader {
       w.count = samples;
       const Located* length = quick.find("tokens");
       w.line = (length ? length : &quick)->line, w.column = (length ? length : &quick)->column;
-      const bool twin = std::any_of(short_ones.begin(), short_ones.end(), [&](const WorkloadSpec& s) {
-        return s.task == w.task && s.params.canonical == w.params.canonical && s.seed == w.seed &&
-               s.profile == w.profile && s.prompt_template == w.prompt_template;
-      });
-      if (!twin) short_ones.push_back(w);
+      if (std::none_of(short_ones.begin(), short_ones.end(), [&](const auto& s) { return same(s, w); }))
+        short_ones.push_back(w);
     }
     e_.workloads = std::move(short_ones);
   }
@@ -173,6 +178,16 @@ class ExperimentReader {
       const Located& place = !lengths ? node : i < lengths->items.size() ? lengths->items[i] : *lengths;
       w.line = place.line, w.column = place.column;
       e_.workloads.push_back(w);
+    }
+  }
+
+  void refuse_twins() {
+    for (auto w = e_.workloads.begin(); w != e_.workloads.end(); ++w) {
+      const auto first = std::find_if(e_.workloads.begin(), w, [&](const auto& s) { return same(s, *w); });
+      if (first != w)
+        bad_.push_back({e_.file, w->line, w->column,
+                        str("workload ", w->label(), " is already on line ", first->line,
+                            " with the same parameters, samples and seed: remove one")});
     }
   }
 
@@ -275,13 +290,16 @@ class ExperimentReader {
   }
 
   void drop_twins() {
-    std::set<std::string> seen;
+    std::map<std::string, std::string> seen;
     std::vector<MethodPoint> kept;
     for (auto& p : e_.points) {
-      if (seen.insert(p.method->name + p.params.canonical.dump()).second)
+      const auto [first, fresh] = seen.emplace(p.method->name + p.params.canonical.dump(),
+                                               str("'", p.label, "' of line ", p.source.line));
+      if (fresh)
         kept.push_back(std::move(p));
       else
-        e_.pruned.push_back({p.label, "the same parameters as an earlier point"});
+        e_.pruned.push_back(
+            {p.label, str("line ", p.source.line, " has the same parameters as ", first->second)});
     }
     e_.points = std::move(kept);
   }
