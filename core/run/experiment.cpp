@@ -6,6 +6,7 @@
 #include <map>
 
 #include "core/backend.h"
+#include "core/base/hash.h"
 
 namespace prefill {
 namespace fs = std::filesystem;
@@ -47,9 +48,24 @@ Place source_place(const std::vector<FieldInfo>& schema, const std::vector<const
   return {at->line, at->column};
 }
 
+/// Params as a run's identity holds them: in place of a file's path its name and SHA-256, of a folder's its
+/// name, wherever they lie and however the path is spelled. A path where nothing is stays as it is.
+nlohmann::json portable(nlohmann::json params, const std::vector<FieldInfo>& schema) {
+  for (const FieldInfo& field : schema) {
+    if (field.type != FieldType<Path>::name) continue;
+    const fs::path path = params.at(field.name).get<std::string>();
+    std::error_code none;
+    if (fs::is_directory(path, none))
+      params[field.name] = fs::canonical(path).filename().string();
+    else if (fs::is_regular_file(path, none))
+      params[field.name] = str(path.filename().string(), " sha256:", sha256_file(path.string()));
+  }
+  return params;
+}
+
 /// Their runs have the same ids.
 bool same(const WorkloadSpec& a, const WorkloadSpec& b) {
-  return a.task == b.task && a.params.canonical == b.params.canonical && a.tokens == b.tokens &&
+  return a.task == b.task && a.params_identity == b.params_identity && a.tokens == b.tokens &&
          a.count == b.count && a.seed == b.seed && a.profile == b.profile &&
          a.prompt_template == b.prompt_template;
 }
@@ -169,6 +185,7 @@ class ExperimentReader {
     w.task = tasks().find(task);
     if (!w.task) return complain(*at, tasks().unknown(task));
     w.params = w.task->read({&params}, e_.file, base_, bad_);
+    w.params_identity = portable(w.params.canonical, w.task->schema);
     if (!w.params.invalid.empty()) complain(params, str(task, ": ", w.params.invalid));
     w.source = source_place(w.task->schema, {&params}, *at);
     if (tokens.empty()) complain(node, "'tokens' is an empty list");
@@ -293,7 +310,8 @@ class ExperimentReader {
     std::map<std::string, std::string> seen;
     std::vector<MethodPoint> kept;
     for (auto& p : e_.points) {
-      const auto [first, fresh] = seen.emplace(p.method->name + p.params.canonical.dump(),
+      p.params_identity = portable(p.params.canonical, p.method->schema);
+      const auto [first, fresh] = seen.emplace(p.method->name + p.params_identity.dump(),
                                                str("'", p.label, "' of line ", p.source.line));
       if (fresh)
         kept.push_back(std::move(p));

@@ -40,6 +40,7 @@ struct Place {
 struct WorkloadSpec {
   const TaskInfo* task = nullptr;
   ParamsHandle params;
+  nlohmann::json params_identity;  ///< params.canonical with files by name and content, not by path
   int64_t tokens = 4096, count = 5, seed = 1;
   std::string profile = "official", prompt_template = "none";
   int line = 0, column = 0;  ///< where the file says the length
@@ -54,6 +55,7 @@ struct MethodPoint {
   std::string label = {};
   bool implied = false;  ///< dense, added because every round needs it
   Place source = {};     ///< where the experiment says the file that params name, else the method
+  nlohmann::json params_identity = {};  ///< params.canonical with files by name and content, not by path
 };
 
 struct PrunedPoint {

@@ -128,12 +128,12 @@ json identity_of(const Experiment& e, const Session& s, const WorkloadSpec& w, c
                  int max_new_tokens) {
   json out{
       {"schema", 1},
-      {"method", {{"name", p.method->name}, {"version", p.method->version}, {"params", p.params.canonical}}},
+      {"method", {{"name", p.method->name}, {"version", p.method->version}, {"params", p.params_identity}}},
       {"model", s.model_identity},
       {"workload",
        {{"task", w.task->name},
         {"version", w.task->version},
-        {"params", w.params.canonical},
+        {"params", w.params_identity},
         {"tokens", w.tokens},
         {"count", w.count},
         {"seed", w.seed},

@@ -131,6 +131,38 @@ class Run(ProgramTest):
         plan = json.loads(self.ok("plan", file, "--json"))
         self.assertTrue(all(r["done"] == r["samples"] for r in plan["runs"]), plan)
 
+    def test_a_file_is_the_same_wherever_it_lies_and_however_it_is_spelled(self):
+        def write(folder, table, prose):
+            (self.folder / folder).mkdir(exist_ok=True)
+            file = self.experiment(samples=1, tokens=(300,), name="paths",
+                                   methods=f"  - {{name: xattention, label: x, params: {{thresholds: {table}}}}}\n")
+            text = file.read_text().replace("seed: 3", f"seed: 3, params: {{haystack: prose, haystack_file: {prose}}}")
+            file.unlink()
+            (self.folder / folder / "paths.yaml").write_text(text)
+            return f"{folder}/paths.yaml"
+
+        def ids(file):
+            return {r["method"]: r["id"] for r in json.loads(self.ok("plan", file, "--json"))["runs"]}
+
+        def fill(folder, threshold=0.9):
+            (self.folder / folder).mkdir(exist_ok=True)
+            (self.folder / folder / "table.json").write_text(f"[[{threshold}, 0.8]]")
+            (self.folder / folder / "book.txt").write_text("One sentence stands here. " * 400)
+        fill("a")
+        first = ids(write("a", "table.json", "book.txt"))
+        self.assertEqual(set(first), {"dense", "streaming sink=4 local=40", "random density=0.5", "x"})
+        self.assertEqual(first, ids(write("a", "./table.json", "../a/book.txt")))
+        self.assertEqual(first, ids(write("a", self.folder / "a/table.json", self.folder / "a/book.txt")))
+        self.assertEqual(first, ids(write("elsewhere", "../a/table.json", "../a/book.txt")))
+        fill("b")
+        self.assertEqual(first, ids(write("b", "table.json", "book.txt")))
+        self.ok("run", "b/paths.yaml")  # and what is recorded under the id is what was planned
+        self.assertEqual({p.parent.name for p in self.folder.rglob("spec.json")}, set(first.values()))
+        fill("b", threshold=0.7)  # another table under the same name is another run
+        other = ids("b/paths.yaml")
+        self.assertNotEqual(other.pop("x"), first.pop("x"))
+        self.assertEqual(other, first)
+
 
 if __name__ == "__main__":
     main()

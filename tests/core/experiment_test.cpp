@@ -124,6 +124,22 @@ TEST_F(ExperimentFile, AWorkloadListedTwiceIsAMistake) {
             "remove one\n");
 }
 
+TEST_F(ExperimentFile, AFolderIsTheSameHoweverItIsSpelled) {
+  const fs::path folder = fs::temp_directory_path() / str("prefillbench_data_", getpid());
+  fs::create_directory(folder);
+  const auto with = [&](const std::string& spelled) {
+    return str("  - {task: infinitebench/passkey, params: {folder: ", spelled, "}}\n");
+  };
+  const std::string head = "schema: 1\nname: x\nworkloads:\n", tail = "methods:\n  - name: dense\n",
+                    name = folder.filename().string();
+  read(head + with(folder.string()) + with("/dev/../" + folder.string() + "/") + with(name + "/../" + name) +
+       tail);
+  EXPECT_EQ(bad_.size(), 2u) << all();  // as twins of the first
+  read(head + with(folder.string()) + with("/dev") + tail);
+  EXPECT_TRUE(bad_.empty()) << all();
+  fs::remove(folder);
+}
+
 TEST_F(ExperimentFile, QuickShortensEveryWorkload) {
   const std::string text = R"(schema: 1
 name: long
