@@ -187,7 +187,7 @@ bool ResultStore::finish(const std::string& id, const std::vector<std::string>& 
   return true;
 }
 
-std::vector<std::string> merge_results(const std::vector<std::string>& from, const std::string& out) {
+std::vector<MergedRun> merge_results(const std::vector<std::string>& from, const std::string& out) {
   // run folder relative to its root -> where it is found
   std::map<std::string, std::vector<fs::path>> runs;
   for (const auto& root : from) {
@@ -197,7 +197,7 @@ std::vector<std::string> merge_results(const std::vector<std::string>& from, con
         runs[fs::relative(entry.path().parent_path(), root).string()].push_back(entry.path().parent_path());
   }
   if (runs.empty()) throw InputError("no runs were found in the folders to merge (no spec.json anywhere)");
-  std::vector<std::string> said;
+  std::vector<MergedRun> done;
   for (const auto& [name, folders] : runs) {
     const fs::path target = fs::path(out) / name;
     make_folder(target);
@@ -230,10 +230,9 @@ std::vector<std::string> merge_results(const std::vector<std::string>& from, con
     const int64_t wanted = spec.at("workload").value("count", int64_t(0));
     const bool complete = settled == int64_t(merged.size()) && settled >= wanted;
     if (complete) write_summary(target, samples, merged);
-    said.push_back(str(name, ": ", settled, " of ", wanted, " samples from ", folders.size(),
-                       folders.size() == 1 ? " folder" : " folders", complete ? "" : " (partial)"));
+    done.push_back({name, settled, wanted, folders.size(), complete});
   }
-  return said;
+  return done;
 }
 
 }  // namespace prefill

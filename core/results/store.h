@@ -57,10 +57,16 @@ class ResultStore {
   std::map<std::string, std::unique_ptr<SampleLog>> logs_;
 };
 
+struct MergedRun {
+  std::string run;                  ///< its folder, relative to the merged one
+  int64_t settled = 0, wanted = 0;  ///< samples
+  size_t folders = 0;               ///< that it was found in
+  bool complete = false;            ///< has a summary.json
+};
+
 /// Union of two or more result roots (or experiment folders) into `out`: by (run id, sample), the newest
-/// settled record wins. Returns lines that say what was merged. Throws InputError when two runs of one id
-/// differ in identity.
-std::vector<std::string> merge_results(const std::vector<std::string>& from, const std::string& out);
+/// settled record wins. Throws InputError when two runs of one id differ in identity.
+std::vector<MergedRun> merge_results(const std::vector<std::string>& from, const std::string& out);
 
 /// All records of a run folder (samples*.jsonl), in order; a torn last line is skipped and counted.
 std::vector<nlohmann::json> read_samples(const std::string& run_folder, int* torn_lines = nullptr);

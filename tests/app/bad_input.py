@@ -139,6 +139,12 @@ methods:
             self.assertIn(where, line)
             self.assertIn(what, line.split(where)[1])
         self.assertIn("\n".join(said[:-1]), self.call("run", file).stderr)
+        as_json = self.call("check", file, "--json")
+        self.assertEqual((as_json.returncode, as_json.stderr), (2, ""))
+        found = json.loads(as_json.stdout)["mistakes"]
+        self.assertEqual([f"{f['file']}:{f['line']}:{f['column']}: {f['text']}" for f in found], said[:-1])
+        file.write_bytes(text.encode().replace(b"dense", b"d\xe9nse"))
+        self.assertIn("unknown method 'd\ufffdnse'", json.loads(self.call("check", file, "--json").stdout)["mistakes"][0]["text"])
         self.assertFalse((self.folder / "results").exists())
 
     def test_check_says_what_it_could_not_open(self):
@@ -147,6 +153,10 @@ methods:
         done = self.call("check", file)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("note: ruler/qa_1@4096 would be skipped: ", done.stderr)
+        said = json.loads(self.ok("check", file, "--json"))
+        self.assertEqual((said["experiment"], said["mistakes"], said["method_points"], said["workloads"]), ("x", [], 3, 2))
+        self.assertEqual([n["text"].split(":")[0] for n in said["notes"]], ["note"])
+        self.assertEqual([p["method"] for p in said["pruned"]], ["ruler/qa_1@4096"])
         file.write_text(file.read_text().replace(str(self.folder / "model"), "smollm2-135m-instruct"))
         done = self.call("check", file, env={**os.environ, "PREFILLBENCH_HOME": str(self.folder)})
         self.assertEqual(done.returncode, 0, done.stderr)

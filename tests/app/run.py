@@ -63,7 +63,16 @@ class Run(ProgramTest):
         self.ok("run", file, "--results", "whole")
         for i in (1, 2, 3):
             self.ok("run", file, "--results", f"part{i}", "--shard", f"{i}/3")
-        self.ok("merge", "part1", "part2", "part3", "--out", "merged")
+        for out, parts, complete in (("merged", ("part1", "part2", "part3"), True), ("some", ("part1", "part2"), False)):
+            merged = json.loads(self.ok("merge", *parts, "--out", out, "--json"))
+            self.assertEqual(merged["out"], out)
+            runs = read_runs(self.folder / out).values()
+            self.assertEqual(sorted(r["settled"] for r in merged["runs"]), sorted(map(len, runs)))
+            for r in merged["runs"]:
+                self.assertTrue((self.folder / out / r["run"] / "spec.json").exists())
+                self.assertEqual((r["samples"], r["complete"]), (5, r["settled"] == 5))
+                self.assertEqual((self.folder / out / r["run"] / "summary.json").exists(), r["complete"])
+            self.assertEqual(all(r["complete"] for r in merged["runs"]), complete)
         self.assertEqual(outcome(read_runs(self.folder / "merged")), outcome(read_runs(self.folder / "whole")))
         self.assertEqual(len(list((self.folder / "merged").rglob("summary.json"))), 6)
         parts = [read_runs(self.folder / f"part{i}") for i in (1, 2, 3)]

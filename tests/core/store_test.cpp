@@ -138,9 +138,13 @@ TEST_F(Store, MergeTakesTheNewestSettledRecordOfEachSample) {
     newer["time"] = "2026-02-01T00:00:00Z";
     store.open("abc", spec(), provenance()).append(newer);
   }
-  const auto said = merge_results({path("one"), path("two"), path("three")}, path("all"));
-  ASSERT_EQ(said.size(), 1u);
-  EXPECT_NE(said[0].find("2 of 2"), std::string::npos) << said[0];
+  const auto merged = merge_results({path("one"), path("two"), path("three")}, path("all"));
+  ASSERT_EQ(merged.size(), 1u);
+  EXPECT_EQ(merged[0].run, "x/abc");
+  EXPECT_EQ(merged[0].settled, 2);
+  EXPECT_EQ(merged[0].wanted, 2);
+  EXPECT_EQ(merged[0].folders, 3u);
+  EXPECT_TRUE(merged[0].complete);
   EXPECT_TRUE(fs::exists(path("all") + "/x/abc/summary.json"));
   EXPECT_EQ(read_samples(path("all") + "/x/abc").size(), 2u);
   EXPECT_THROW(merge_results({path("nothing")}, path("all")), InputError);

@@ -21,9 +21,13 @@ namespace prefill {
 namespace {
 using nlohmann::json;
 
+void say(const Diagnostics& all) {
+  for (const Diagnostic& d : all) std::cerr << d.print() << "\n";
+}
+
 /// Prints every mistake and returns false when there is one.
 bool none(const Diagnostics& bad) {
-  for (const Diagnostic& d : bad) std::cerr << d.print() << "\n";
+  say(bad);
   if (!bad.empty())
     std::cerr << bad.size() << (bad.size() == 1 ? " mistake" : " mistakes") << "; nothing was run\n";
   return bad.empty();
@@ -38,46 +42,78 @@ bool read(const std::string& file, Experiment& e, bool quick = false) {
 
 /// Lengths past the model's context are no mistake, since other samples may fit, but worth a line each.
 /// new_tokens: what an answer to the workload may add.
-void note_long_workloads(const Experiment& e, int64_t context,
-                         const std::function<int64_t(size_t)>& new_tokens) {
+Diagnostics long_workloads(const Experiment& e, int64_t context,
+                           const std::function<int64_t(size_t)>& new_tokens) {
+  Diagnostics notes;
   for (size_t i = 0; i < e.workloads.size(); ++i) {
     const WorkloadSpec& w = e.workloads[i];
     const int64_t more = new_tokens(i);
     if (w.tokens + more <= context) continue;
     const std::string answer = more > 0 ? str(" with an answer of up to ", more) : "";
-    std::cerr << Diagnostic{e.file, w.line, w.column,
-                            str("note: ", w.label(), answer, " passes the context of ", e.model, ", ",
-                                context,
-                                " tokens: what does not fit is recorded as unsupported, not measured")}
-                     .print()
-              << "\n";
+    notes.push_back({e.file, w.line, w.column,
+                     str("note: ", w.label(), answer, " passes the context of ", e.model, ", ", context,
+                         " tokens: what does not fit is recorded as unsupported, not measured")});
   }
+  return notes;
 }
 
-int check_file(const std::string& file) {
-  Experiment e;
-  if (!read(file, e)) return exit_bad_input;
+/// The files that a right experiment names, and its model: mistakes into `bad`, the rest into `notes`.
+void check_named(Experiment& e, Diagnostics& bad, Diagnostics& notes) {
   std::string folder;
   try {
-    folder = resolve_model(e.model, std::filesystem::path(file).parent_path().string());
+    folder = resolve_model(e.model, std::filesystem::path(e.file).parent_path().string());
   } catch (const InputError& missing) {  // a model that is yet to be fetched
-    std::cerr << file << ": note: " << missing.what()
-              << "; until then the files of tasks and methods are not checked\n";
+    notes.push_back(
+        {e.file, e.model_place.line, e.model_place.column,
+         str("note: ", missing.what(), "; until then the files of tasks and methods are not checked")});
+    return;
   }
   const size_t pruned = e.pruned.size();
-  if (!folder.empty()) {
-    if (!none(check_files(e, folder))) return exit_bad_input;
-    note_long_workloads(e, read_model_config(folder).context_length(), [](size_t) { return 0; });
-  }
+  bad = check_files(e, folder);
+  if (!bad.empty()) return;
+  notes = long_workloads(e, read_model_config(folder).context_length(), [](size_t) { return 0; });
   for (size_t i = pruned; i < e.pruned.size(); ++i)
-    std::cerr << file << ": note: " << e.pruned[i].label << " would be skipped: " << e.pruned[i].reason
+    notes.push_back(
+        {e.file, 0, 0, str("note: ", e.pruned[i].label, " would be skipped: ", e.pruned[i].reason)});
+}
+
+json to_json(const Diagnostics& all) {
+  json out = json::array();
+  for (const Diagnostic& d : all)
+    out.push_back({{"file", d.file}, {"line", d.line}, {"column", d.column}, {"text", d.text}});
+  return out;
+}
+
+json to_json(const std::vector<PrunedPoint>& pruned) {
+  json out = json::array();
+  for (const auto& p : pruned) out.push_back({{"method", p.label}, {"reason", p.reason}});
+  return out;
+}
+
+int check_file(const std::string& file, bool as_json) {
+  Diagnostics bad, notes;
+  Experiment e = read_experiment(file, bad);
+  if (bad.empty()) check_named(e, bad, notes);
+  const int code = bad.empty() ? exit_ok : exit_bad_input;
+  if (as_json) {
+    std::cout << json{{"experiment", e.name},
+                      {"mistakes", to_json(bad)},
+                      {"notes", to_json(notes)},
+                      {"method_points", e.points.size()},
+                      {"workloads", e.workloads.size()},
+                      {"pruned", to_json(e.pruned)}}
+                     .dump(1, ' ', false, json::error_handler_t::replace)  // what is wrong may not be UTF-8
               << "\n";
+    return code;
+  }
+  if (!none(bad)) return code;
+  say(notes);
   std::cout << file << ": ok, " << e.points.size() << " method points x " << e.workloads.size()
             << " workloads";
   if (!e.pruned.empty())
     std::cout << ", " << e.pruned.size() << " points pruned (prefillbench plan says why)";
   std::cout << "\n";
-  return exit_ok;
+  return code;
 }
 
 /// Seconds per GFLOP of the products this model is made of: the fastest of half a second (the first ones find
@@ -104,7 +140,7 @@ int plan_file(const std::string& file, const std::string& results, bool quick, b
   Experiment e;
   if (!read(file, e, quick)) return exit_bad_input;
   const Session s = open_session(e, /*alone=*/true);
-  note_long_workloads(e, s.model->max_tokens(), [&](size_t w) { return s.workloads[w]->max_new_tokens(); });
+  say(long_workloads(e, s.model->max_tokens(), [&](size_t w) { return s.workloads[w]->max_new_tokens(); }));
   const ModelShape shape = s.model->shape();
   const double rate = seconds_per_gflop(s);
   const double parameters = double(s.model->parameter_count());
@@ -135,15 +171,13 @@ int plan_file(const std::string& file, const std::string& results, bool quick, b
                       {"estimated_bytes", bytes},
                       {"implied", p.implied}});
     }
-  json pruned = json::array();
-  for (const auto& p : e.pruned) pruned.push_back({{"method", p.label}, {"reason", p.reason}});
   if (as_json) {
     std::cout << json{{"experiment", e.name},
                       {"model", s.model_identity},
                       {"backend", s.backend->name()},
                       {"dtype", s.model->dtype()},
                       {"runs", runs},
-                      {"pruned", pruned},
+                      {"pruned", to_json(e.pruned)},
                       {"estimated_s", total}}
                      .dump(1)
               << "\n";
@@ -188,6 +222,23 @@ int run_file(const std::string& file, RunOptions options, const std::string& sha
   return code;
 }
 
+int merge(const std::vector<std::string>& from, const std::string& out, bool as_json) {
+  const auto merged = merge_results(from, out);
+  json runs = json::array();
+  for (const MergedRun& r : merged) {
+    runs.push_back({{"run", r.run},
+                    {"settled", r.settled},
+                    {"samples", r.wanted},
+                    {"folders", r.folders},
+                    {"complete", r.complete}});
+    if (!as_json)
+      std::cout << r.run << ": " << r.settled << " of " << r.wanted << " samples from " << r.folders
+                << (r.folders == 1 ? " folder" : " folders") << (r.complete ? "" : " (partial)") << "\n";
+  }
+  if (as_json) std::cout << json{{"out", out}, {"runs", runs}}.dump(1) << "\n";
+  return exit_ok;
+}
+
 const RegisterVerb check_verb{
     Verb{.name = "check",
          .doc = "Read an experiment file and the files it names, and print every mistake with its place",
@@ -195,8 +246,10 @@ const RegisterVerb check_verb{
          .order = 20,
          .setup = [](CLI::App& app) {
            auto file = std::make_shared<std::string>();
+           auto as_json = std::make_shared<bool>(false);
            app.add_option("file", *file, "experiment YAML")->required();
-           return [=] { return check_file(*file); };
+           app.add_flag("--json", *as_json, "print JSON, mistakes included");
+           return [=] { return check_file(*file, *as_json); };
          }}};
 const RegisterVerb plan_verb{
     Verb{.name = "plan",
@@ -252,10 +305,9 @@ const RegisterVerb merge_verb{
                ->required()
                ->expected(-1);
            app.add_option("--out", *out, "folder to write (made when missing)")->required();
-           return [=]() -> int {
-             for (const auto& line : merge_results(*from, *out)) std::cout << line << "\n";
-             return exit_ok;
-           };
+           auto as_json = std::make_shared<bool>(false);
+           app.add_flag("--json", *as_json, "print JSON");
+           return [=] { return merge(*from, *out, *as_json); };
          }}};
 
 }  // namespace
