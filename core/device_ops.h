@@ -46,9 +46,10 @@ struct DeviceOps {
   /// at least 1, N where all of them do not reach it.
   at::Tensor (*count_for_mass)(const at::Tensor& x, double mass) = nullptr;
 
-  /// softmax(scale * scores) of scores [H,R,C] float32 over the columns up to first_row + row, summed over its
-  /// block x block cells into mass [H,R/block,C/block] float32 (a view, last dimension contiguous); rows from
-  /// position real_rows on count nothing. False where the kernel does not know the case; mass is untouched.
+  /// softmax(scale * scores) of scores [H,R,C] float32 over the columns up to first_row + row, summed over
+  /// its block x block cells into mass [H,R/block,C/block] float32 (a view, last dimension contiguous); rows
+  /// from position real_rows on count nothing. False where the kernel does not know the case; mass is
+  /// untouched.
   bool (*softmax_block_sums)(const at::Tensor& scores, double scale, int64_t block, int64_t first_row,
                              int64_t real_rows, const at::Tensor& mass) = nullptr;
 
@@ -61,6 +62,36 @@ struct DeviceOps {
   /// antidiagonal_mass of methods/parts/scores.h from q [Hq,N,D] and k [Hkv,N,D] of 16 bits as they lie:
   /// float32 [Hq,nb,nb]. Undefined: unknown case.
   at::Tensor (*strided_mass)(const at::Tensor& q, const at::Tensor& k, const Strided&) = nullptr;
+
+  /// block_mean_estimate of methods/parts/stripes.h: float32 [Hq,nb]. q [Hq,N,D] 16 bits, key_mean [Hkv,nb,D]
+  /// float32. Undefined: unknown case.
+  at::Tensor (*tail_block_means)(const at::Tensor& q, const at::Tensor& key_mean, double scale,
+                                 int64_t rows) = nullptr;
+
+  struct StripeTest {
+    int64_t block, count_unit, least, most;
+    double tau;
+  };
+  struct StripeNumbers {
+    at::Tensor vertical, slash, verticals, slashes, aware;
+  };
+  /// choose_stripes of methods/parts/stripes.h from float32 [H,N] and the numbers of entries (int64 [H]) that
+  /// reach the mass; from_means may be undefined.
+  StripeNumbers (*choose_stripes)(const at::Tensor& vertical, const at::Tensor& slash,
+                                  const at::Tensor& from_means, const at::Tensor& vertical_count,
+                                  const at::Tensor& slash_count, const StripeTest&) = nullptr;
+
+  /// top_counts of methods/parts/tail.h for scores that are not negative; force_first: the first column comes
+  /// before all. Undefined: unknown case.
+  at::Tensor (*top_counts)(const at::Tensor& scores, const at::Tensor& counts, bool force_first) = nullptr;
+
+  /// stripe_mask of methods/parts/vertical_slash.h.
+  at::Tensor (*stripe_mask)(const at::Tensor& vertical, const at::Tensor& slash) = nullptr;
+
+  /// mask [Hq,nb,nb] |= query_aware_blocks of the heads that `aware` (bool [Hq]) marks, without the host
+  /// knowing them. False: unknown case, mask is untouched.
+  bool (*add_aware_blocks)(const at::Tensor& q, const at::Tensor& key_mean, const at::Tensor& aware,
+                           double scale, int64_t block, double mass, const at::Tensor& mask) = nullptr;
 };
 
 /// Of CUDA tensors.

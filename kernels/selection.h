@@ -78,5 +78,43 @@ Result strided_mass_cuda(const StridedArgs&, void* workspace, void* stream);
 /// counts[r]: how many of the largest entries of row r of x [rows,n] (not negative) sum to `mass` at least; n where all do
 /// not, at least 1.
 Result mass_count_cuda(const float* x, int64_t rows, int64_t n, float mass, int64_t* counts, void* stream);
+/// Block means of queries against block means of keys, for the next two.
+struct BlockMeansArgs {
+  const void* q;
+  Dtype dtype;  ///< bf16, f16
+  int q_heads, kv_heads, dim;
+  int64_t seq_len, q_head_stride, q_row_stride;
+  const float* key_mean;  ///< [kv_heads][blocks][dim]
+  int block, blocks;
+  float scale;
+};
+/// probs [q_heads][blocks]: softmax over the key blocks of scale * (mean of the last `rows` queries) . (mean of the block).
+Result tail_block_means_cuda(const BlockMeansArgs&, int64_t rows, float* probs, void* stream);
+/// mask [q_heads][blocks][blocks] |= for heads whose `aware` byte is not 0, the cells of the pooled map (softmax over the key
+/// blocks up to the row's own of scale * query mean . key mean) that hold `mass` of the whole map: the largest, the one that
+/// reaches it included; of equal ones the first, row by row. map: room for [q_heads][blocks][blocks] floats.
+Result add_aware_blocks_cuda(const BlockMeansArgs&, const uint8_t* aware, double mass, float* map, uint8_t* mask, void* stream);
+/// From vertical and slash [heads][n] (sums over keys and distances, not negative): sums over blocks of `block` entries; a
+/// head is aware when the square root of the Jensen-Shannon divergence (natural log) of its vertical bins from from_means
+/// [heads][blocks] is below tau (from_means null: none is); verticals and slashes are `least` there, else
+/// count / count_unit + 1 between least and most.
+struct StripeChoiceArgs {
+  const float *vertical, *slash, *from_means;
+  const int64_t *vertical_count, *slash_count;  ///< [heads]
+  int64_t heads, n;
+  int block, blocks;
+  int64_t count_unit, least, most;
+  double tau;
+  float *vertical_bins, *slash_bins;  ///< [heads][blocks]
+  int64_t *verticals, *slashes;       ///< [heads]
+  uint8_t* aware;                     ///< [heads]
+};
+Result stripe_choice_cuda(const StripeChoiceArgs&, void* stream);
+/// mask [rows][cols]: the counts[row] largest of scores (not negative) of each row, of equal ones those of the smaller
+/// column; force_first: column 0 comes before all. cols at most 12000.
+Result top_counts_cuda(const float* scores, const int64_t* counts, int64_t rows, int64_t cols, bool force_first, uint8_t* mask,
+                       void* stream);
+/// mask [heads][blocks][blocks]: (vertical[c] or slash[r - c]) and c <= r, of bytes [heads][blocks].
+Result stripe_mask_cuda(const uint8_t* vertical, const uint8_t* slash, int64_t heads, int64_t blocks, uint8_t* mask, void* stream);
 
 }  // namespace prefill::kernels

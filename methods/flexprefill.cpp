@@ -36,7 +36,8 @@ struct FlexPrefillParams {
 };
 
 struct FlexPrefillState : Method::State {
-  int64_t query_aware = 0, dense_layers = 0;
+  at::Tensor query_aware;  ///< heads so far, int64 on the prompt's device; undefined: none was asked
+  int64_t dense_layers = 0;
 };
 
 class FlexPrefill final : public MethodOf<FlexPrefillParams, FlexPrefillState> {
@@ -75,11 +76,9 @@ class FlexPrefill final : public MethodOf<FlexPrefillParams, FlexPrefillState> {
       const StripeSets sets = take_stripes(choice);
       mask = stripe_mask(sets.vertical, sets.slash);
       if (choice.aware.defined()) {
-        const at::Tensor heads = choice.aware.nonzero().view(-1);  // waits for the device
-        s.query_aware += heads.numel();
-        if (heads.numel() > 0)
-          mask.index_put_({heads},
-                          mask.index_select(0, heads) | query_aware_blocks(c, key_mean, heads, rules));
+        const at::Tensor heads = choice.aware.sum();
+        s.query_aware = s.query_aware.defined() ? s.query_aware + heads : heads;
+        add_query_aware_blocks(c, key_mean, choice.aware, rules, mask);
       }
     }
     StageScope stage(c.clock, Stage::index, c.layer);
@@ -90,7 +89,8 @@ class FlexPrefill final : public MethodOf<FlexPrefillParams, FlexPrefillState> {
   }
 
   nlohmann::json facts(const FlexPrefillState& s) const override {
-    return {{"query_aware_heads", s.query_aware}, {"dense_layers", s.dense_layers}};
+    return {{"query_aware_heads", s.query_aware.defined() ? s.query_aware.item<int64_t>() : 0},
+            {"dense_layers", s.dense_layers}};
   }
 
  private:
@@ -120,7 +120,7 @@ PREFILL_METHOD(
                    "zeros give a finite distance (released: NaN, never query-aware)",
      .cost = "2*last_q*n*D*Hq FLOP for the tail, two sorts of n per head, block means of K; query-aware "
              "heads add "
-             "2*(n/block)^2*D FLOP, a sort of (n/block)^2 and one device synchronisation per layer",
+             "2*(n/block)^2*D FLOP and a sort (on a GPU a selection, without the host) of (n/block)^2",
      .full_budget = R"({"gamma": 1.0, "tau": 0.0, "min_budget": 1, "block_size": 32})",
      .knob = "gamma",
      .knob_values = {0.3, 0.6, 0.8, 0.9, 0.95, 0.99, 1.0},

@@ -73,7 +73,8 @@ struct SharePrefillState : Method::State {
   std::vector<std::pair<int, int>> teaching;  ///< (head, cluster) of the layer in flight, heads ascending
   nlohmann::json pivots = nlohmann::json::array();  ///< [layer, head of the model], as appointed
   int64_t shared = 0, stripe_heads = 0, query_aware = 0;
-  double jaccard_sum = 0;  ///< pivot's pattern against the borrower's own stripes
+  at::Tensor
+      jaccard_sum;  ///< pivot's pattern against the borrower's own stripes; float64 on the prompt's device
 };
 
 class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState> {
@@ -128,7 +129,7 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
                           {"pivot_heads", s.pivots},        {"shared_heads", s.shared},
                           {"stripe_heads", s.stripe_heads}, {"query_aware_heads", s.query_aware}};
     if (params.pivot == "best") out["clusters_first_come"] = first_come_;
-    if (s.shared > 0) out["mean_jaccard"] = s.jaccard_sum / double(s.shared);
+    if (s.shared > 0) out["mean_jaccard"] = s.jaccard_sum.item<double>() / double(s.shared);
     return out;
   }
 
@@ -209,19 +210,20 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
     const StripeSets sets = take_stripes(choice);
     at::Tensor mask = stripe_mask(sets.vertical, sets.slash);
 
-    for (size_t i = 0; i < borrowers.size(); ++i) {
-      const int64_t h = borrowers[i];
-      const at::Tensor& pattern = s.by_cluster.at(int(lenders[i])).pattern;
+    if (!borrowers.empty()) {
+      std::vector<at::Tensor> patterns;
+      for (int64_t cluster : lenders) patterns.push_back(s.by_cluster.at(int(cluster)).pattern);
+      const at::Tensor borrowed = at::stack(patterns);
       const at::Tensor own =
-          stripe_mask(own_full.vertical[h].unsqueeze(0), own_full.slash[h].unsqueeze(0))[0];
-      s.jaccard_sum += (own & pattern).sum().item<double>() / (own | pattern).sum().item<double>();
-      mask[h].logical_or_(pattern);
+          stripe_mask(own_full.vertical.index_select(0, who), own_full.slash.index_select(0, who));
+      const at::Tensor alike =
+          ((own & borrowed).sum({1, 2}).to(at::kDouble) / (own | borrowed).sum({1, 2})).sum();
+      s.jaccard_sum = s.jaccard_sum.defined() ? s.jaccard_sum + alike : alike;
+      mask.index_put_({who}, mask.index_select(0, who) | borrowed);
     }
     if (choice.aware.defined()) {
-      const at::Tensor which = choice.aware.nonzero().view(-1);
-      if (which.numel() > 0)
-        mask.index_put_({which}, mask.index_select(0, which) | query_aware_blocks(c, key_mean, which, rules));
-      s.query_aware += which.numel();
+      add_query_aware_blocks(c, key_mean, choice.aware, rules, mask);
+      s.query_aware += aware_host.sum().item<int64_t>();
     }
     if (!new_pivots.empty()) appoint(c.layer, new_pivots, choice, sets, plan, s);
     s.shared += int64_t(borrowers.size());

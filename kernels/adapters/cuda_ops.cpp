@@ -148,13 +148,10 @@ at::Tensor count_for_mass(const at::Tensor& x, double mass) {
 }
 
 const bool registered = [] {
-  cuda_ops() = {.true_columns = true_columns,
-                .tile_energy = tile_energy,
-                .stripe_hits = stripe_hits,
-                .select_tiles = select_tiles,
-                .count_for_mass = count_for_mass,
-                .softmax_block_sums = softmax_block_sums,
-                .strided_mass = strided_mass};
+  DeviceOps& ops = cuda_ops();  // another file adds its own
+  ops.true_columns = true_columns, ops.tile_energy = tile_energy, ops.stripe_hits = stripe_hits;
+  ops.select_tiles = select_tiles, ops.count_for_mass = count_for_mass;
+  ops.softmax_block_sums = softmax_block_sums, ops.strided_mass = strided_mass;
   return true;
 }();
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "core/device_ops.h"
+
 namespace prefill {
 namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -25,6 +27,9 @@ void set_budgets(StripeRules& rules, int64_t min_budget, int64_t max_budget, int
 }
 
 at::Tensor block_mean_estimate(const Qkv& a, const at::Tensor& key_mean, int64_t rows) {
+  if (a.q.is_cuda() && cuda_ops().tail_block_means)
+    if (at::Tensor probs = cuda_ops().tail_block_means(a.q, key_mean, a.scale, rows); probs.defined())
+      return probs;
   const int64_t group = a.q_heads() / a.kv_heads();
   const at::Tensor q = a.q.narrow(1, a.seq_len() - rows, rows).to(at::kFloat).mean(1) * a.scale;  // [Hq,D]
   const at::Tensor logits =
@@ -34,6 +39,13 @@ at::Tensor block_mean_estimate(const Qkv& a, const at::Tensor& key_mean, int64_t
 
 StripeChoice choose_stripes(const TailStats& tail, const at::Tensor& from_means, const StripeRules& rules,
                             const std::vector<int64_t>& never_aware) {
+  if (tail.vertical.is_cuda() && cuda_ops().choose_stripes && !rules.released && never_aware.empty()) {
+    DeviceOps::StripeNumbers n = cuda_ops().choose_stripes(
+        tail.vertical, tail.slash, rules.tau > 0 ? from_means : at::Tensor(),
+        count_for_mass(tail.vertical, rules.mass, false), count_for_mass(tail.slash, rules.mass, false),
+        {rules.block, rules.count_unit, rules.least, rules.most, rules.tau});
+    return {n.vertical, n.slash, n.verticals, n.slashes, rules.tau > 0 ? n.aware : at::Tensor()};
+  }
   StripeChoice choice;
   auto stripes = [&](const at::Tensor& x) {
     return count_for_mass(x, rules.mass, rules.released)
@@ -55,17 +67,24 @@ StripeChoice choose_stripes(const TailStats& tail, const at::Tensor& from_means,
 }
 
 StripeSets take_stripes(const StripeChoice& choice) {
-  auto forced = [](const at::Tensor& x) {
-    at::Tensor y = x.clone();
-    y.select(1, 0).fill_(kInfinity);
-    return y;
+  const auto take = [](const at::Tensor& scores, const at::Tensor& counts) {
+    if (scores.is_cuda() && cuda_ops().top_counts)
+      if (at::Tensor set = cuda_ops().top_counts(scores, counts, /*force_first=*/true); set.defined())
+        return set;
+    at::Tensor forced = scores.clone();
+    forced.select(1, 0).fill_(kInfinity);
+    return top_counts(forced, counts);
   };
-  return {top_counts(forced(choice.vertical), choice.verticals),
-          top_counts(forced(choice.slash), choice.slashes)};
+  return {take(choice.vertical, choice.verticals), take(choice.slash, choice.slashes)};
 }
 
-at::Tensor query_aware_blocks(const LayerContext& c, const at::Tensor& key_mean, const at::Tensor& heads,
-                              const StripeRules& rules) {
+void add_query_aware_blocks(const LayerContext& c, const at::Tensor& key_mean, const at::Tensor& aware,
+                            const StripeRules& rules, at::Tensor mask) {
+  if (mask.is_cuda() && cuda_ops().add_aware_blocks && !rules.released &&
+      cuda_ops().add_aware_blocks(c.qkv.q, key_mean, aware, c.qkv.scale, rules.block, rules.mass, mask))
+    return;
+  const at::Tensor heads = aware.nonzero().view(-1);  // waits for the device
+  if (heads.numel() == 0) return;
   const int64_t group = c.qkv.q_heads() / c.qkv.kv_heads(), blocks = key_mean.size(1);
   const at::Tensor q = c.backend.pool_mean(c.qkv.q.index_select(0, heads), rules.block);
   const at::Tensor k = key_mean.index_select(0, heads.div(group, "floor"));
@@ -79,7 +98,8 @@ at::Tensor query_aware_blocks(const LayerContext& c, const at::Tensor& key_mean,
   const double target = rules.mass * double(blocks);
   at::Tensor keep = rules.released ? reached.le(target) : (reached - sorted).lt(target);
   if (rules.mass >= 1) keep = at::ones_like(keep);  // float32 prefix sums may stop short of all
-  return at::zeros_like(keep).scatter(1, order, keep).view({-1, blocks, blocks}) & causal;
+  const at::Tensor cells = at::zeros_like(keep).scatter(1, order, keep).view({-1, blocks, blocks}) & causal;
+  mask.index_put_({heads}, mask.index_select(0, heads) | cells);
 }
 
 }  // namespace prefill

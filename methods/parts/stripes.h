@@ -47,9 +47,10 @@ struct StripeSets {
 /// The largest stripes by count; key block 0 and block offset 0 are always among them.
 StripeSets take_stripes(const StripeChoice&);
 
-/// The blocks of the pooled map of `heads` (int64 [h]) that hold `mass` of the whole map, all rows together:
-/// bool [h,nb,nb], causal. Released leaves out the block that crosses the target, intended takes it.
-at::Tensor query_aware_blocks(const LayerContext&, const at::Tensor& key_mean, const at::Tensor& heads,
-                              const StripeRules&);
+/// Adds to mask [Hq,nb,nb] (bool) of the heads that aware [Hq] marks the blocks of their pooled map that hold
+/// `mass` of the whole map, all rows together, causal. Released leaves out the block that crosses the target,
+/// intended takes it. key_mean [Hkv,nb,D].
+void add_query_aware_blocks(const LayerContext&, const at::Tensor& key_mean, const at::Tensor& aware,
+                            const StripeRules&, at::Tensor mask);
 
 }  // namespace prefill

@@ -10,6 +10,7 @@
 namespace prefill {
 
 at::Tensor stripe_mask(const at::Tensor& vertical, const at::Tensor& slash) {
+  if (vertical.is_cuda() && cuda_ops().stripe_mask) return cuda_ops().stripe_mask(vertical, slash);
   const int64_t heads = vertical.size(0), blocks = vertical.size(1);
   const at::Tensor index = at::arange(blocks, vertical.options().dtype(at::kLong));
   const at::Tensor offset = index.unsqueeze(1) - index;  // row - key block
