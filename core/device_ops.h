@@ -88,8 +88,8 @@ struct DeviceOps {
   /// stripe_mask of methods/parts/vertical_slash.h.
   at::Tensor (*stripe_mask)(const at::Tensor& vertical, const at::Tensor& slash) = nullptr;
 
-  /// mask [Hq,nb,nb] |= query_aware_blocks of the heads that `aware` (bool [Hq]) marks, without the host
-  /// knowing them. False: unknown case, mask is untouched.
+  /// add_query_aware_blocks of methods/parts/stripes.h to mask [Hq,nb,nb], without the host knowing which
+  /// heads `aware` (bool [Hq]) marks. False: unknown case, mask is untouched.
   bool (*add_aware_blocks)(const at::Tensor& q, const at::Tensor& key_mean, const at::Tensor& aware,
                            double scale, int64_t block, double mass, const at::Tensor& mask) = nullptr;
 };

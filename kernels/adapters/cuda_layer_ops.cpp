@@ -1,43 +1,35 @@
 // The decoder's steps between its products with kernels of their own, behind core/model/layer_ops.h.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 
 #include "core/model/layer_ops.h"
-#include "kernels/adapters/views.h"
+#include "kernels/adapters/cuda_tensors.h"
 #include "kernels/layer_ops.h"
 
 namespace prefill {
 namespace {
 
-void* stream(const at::Tensor& t) { return c10::cuda::getCurrentCUDAStream(t.device().index()).stream(); }
-
-bool half(const at::Tensor& t) { return t.scalar_type() == at::kBFloat16 || t.scalar_type() == at::kHalf; }
-kernels::Dtype kernel_dtype(at::ScalarType t) { return t == at::kHalf ? kernels::Dtype::f16 : kernels::Dtype::bf16; }
-
-/// False: not a case of the kernel.
-bool done(const kernels::Result& r) {
-  if (r.status == kernels::Status::unsupported) return false;
-  adapters::raise_on(r, "cuda");
-  return true;
-}
+using adapters::half;
+using adapters::half_dtype;
+using adapters::known;
+using adapters::stream_of;
 
 /// x += y where y is defined, out = norm(x) where out is.
 bool norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps, const at::Tensor& out) {
   const at::ScalarType type = y.defined() ? y.scalar_type() : out.scalar_type();
-  const bool known = x.dim() == 2 && x.scalar_type() == at::kFloat && x.is_contiguous() && (!y.defined() || (half(y) && y.is_contiguous())) &&
+  const bool fits = x.dim() == 2 && x.scalar_type() == at::kFloat && x.is_contiguous() && (!y.defined() || (half(y) && y.is_contiguous())) &&
                      (!out.defined() || out.scalar_type() == type);
-  if (!known) return false;
+  if (!fits) return false;
   const c10::cuda::CUDAGuard guard(x.device());
   kernels::NormArgs a{};
-  a.x = x.data_ptr<float>(), a.dtype = kernel_dtype(type), a.rows = x.size(0), a.cols = x.size(1), a.eps = float(eps);
+  a.x = x.data_ptr<float>(), a.dtype = half_dtype(type), a.rows = x.size(0), a.cols = x.size(1), a.eps = float(eps);
   if (y.defined()) a.y = y.const_data_ptr();
   if (out.defined()) a.weight = weight.const_data_ptr<float>(), a.out = out.data_ptr();
-  return done(kernels::add_rms_norm_cuda(a, stream(x)));
+  return known(kernels::add_rms_norm_cuda(a, stream_of(x)));
 }
 
 at::Tensor add_rms_norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps, at::ScalarType type) {
-  if (type != at::kBFloat16 && type != at::kHalf) return {};
+  if (!half(type)) return {};
   const at::Tensor out = at::empty(x.sizes(), x.options().dtype(type));
   return norm(x, y, weight, eps, out) ? out : at::Tensor();
 }
@@ -52,9 +44,9 @@ at::Tensor silu_mul(const at::Tensor& both) {
   if (!half(both) || both.dim() != 2 || !both.is_contiguous() || both.size(1) % 2) return {};
   const c10::cuda::CUDAGuard guard(both.device());
   const at::Tensor out = at::empty({both.size(0), both.size(1) / 2}, both.options());
-  const bool known = done(kernels::silu_mul_cuda(both.const_data_ptr(), out.data_ptr(), kernel_dtype(both.scalar_type()), out.size(0),
-                                                 out.size(1), stream(both)));
-  return known ? out : at::Tensor();
+  const bool done = known(kernels::silu_mul_cuda(both.const_data_ptr(), out.data_ptr(), half_dtype(both), out.size(0),
+                                                 out.size(1), stream_of(both)));
+  return done ? out : at::Tensor();
 }
 
 bool split_heads(const at::Tensor& all, const HeadNorms& norms, const at::Tensor& cos, const at::Tensor& sin,
@@ -64,7 +56,7 @@ bool split_heads(const at::Tensor& all, const HeadNorms& norms, const at::Tensor
   if (!half(all) || !all.is_contiguous() || !cos.is_contiguous() || !sin.is_contiguous()) return false;
   const c10::cuda::CUDAGuard guard(all.device());
   kernels::SplitHeadsArgs a{};
-  a.all = all.const_data_ptr(), a.dtype = kernel_dtype(all.scalar_type());
+  a.all = all.const_data_ptr(), a.dtype = half_dtype(all);
   a.q_heads = int(q.size(1)), a.kv_heads = int(k.size(0)), a.dim = int(q.size(2)), a.rows = q.size(0);
   a.cos = cos.const_data_ptr<float>(), a.sin = sin.const_data_ptr<float>();
   if (norms.q.defined()) a.q_norm = norms.q.const_data_ptr<float>(), a.k_norm = norms.k.const_data_ptr<float>();
@@ -72,7 +64,7 @@ bool split_heads(const at::Tensor& all, const HeadNorms& norms, const at::Tensor
   a.q = q.data_ptr(), a.q_row_stride = q.stride(0), a.q_head_stride = q.stride(1);
   a.k = k.data_ptr(), a.k_head_stride = k.stride(0), a.k_row_stride = k.stride(1);
   a.v = v.data_ptr(), a.v_head_stride = v.stride(0), a.v_row_stride = v.stride(1);
-  return done(kernels::split_heads_cuda(a, stream(all)));
+  return known(kernels::split_heads_cuda(a, stream_of(all)));
 }
 
 const bool registered = [] {

@@ -1,21 +1,18 @@
 // Selection steps with kernels of their own, behind core/device_ops.h.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 
 #include "core/device_ops.h"
-#include "kernels/adapters/views.h"
+#include "kernels/adapters/cuda_tensors.h"
 #include "kernels/selection.h"
 
 namespace prefill {
 namespace {
 
-void* stream(const at::Tensor& t) { return c10::cuda::getCurrentCUDAStream(t.device().index()).stream(); }
-
-bool half(const at::Tensor& t) { return t.scalar_type() == at::kBFloat16 || t.scalar_type() == at::kHalf; }
-kernels::Dtype dtype(const at::Tensor& t) {
-  return t.scalar_type() == at::kHalf ? kernels::Dtype::f16 : kernels::Dtype::bf16;
-}
+using adapters::half;
+using adapters::half_dtype;
+using adapters::known;
+using adapters::stream_of;
 
 at::Tensor true_columns(const at::Tensor& mask, const at::Tensor& ptr, const at::Tensor& values) {
   const c10::cuda::CUDAGuard guard(mask.device());
@@ -27,7 +24,7 @@ at::Tensor true_columns(const at::Tensor& mask, const at::Tensor& ptr, const at:
       kernels::mask_columns_cuda(reinterpret_cast<const uint8_t*>(mask.const_data_ptr<bool>()), int(patterns), rows, cols,
                                  ptr.const_data_ptr<int32_t>(), ptr.stride(0),
                                  given.defined() ? given.const_data_ptr<int32_t>() : nullptr, idx.data_ptr<int32_t>(),
-                                 idx.stride(0), stream(mask)),
+                                 idx.stride(0), stream_of(mask)),
       "cuda");
   return idx;
 }
@@ -39,12 +36,11 @@ at::Tensor tile_energy(const at::Tensor& q, const at::Tensor& kbar, const Device
   const at::Tensor means = kbar.contiguous();
   const at::Tensor energy = at::empty({how.per_kv_head ? kbar.size(0) : q.size(0), (n + how.q_tile - 1) / how.q_tile, cols},
                                       q.options().dtype(at::kFloat));
-  const kernels::Result r = kernels::tile_energy_cuda(
-      q.const_data_ptr(), means.const_data_ptr(), dtype(q), int(q.size(0)), int(q.size(0) / group), n, int(q.size(2)),
+  const bool done = known(kernels::tile_energy_cuda(
+      q.const_data_ptr(), means.const_data_ptr(), half_dtype(q), int(q.size(0)), int(q.size(0) / group), n, int(q.size(2)),
       q.stride(0), q.stride(1), float(how.scale), int(how.q_tile), int(how.k_tile), how.first_token, how.per_kv_head,
-      how.padded_rows, energy.data_ptr<float>(), stream(q));
-  if (r.status == kernels::Status::unsupported) return {};
-  adapters::raise_on(r, "cuda");
+      how.padded_rows, energy.data_ptr<float>(), stream_of(q)));
+  if (!done) return {};
   return energy;
 }
 
@@ -56,14 +52,12 @@ at::Tensor stripe_hits(const at::Tensor& qbar, const at::Tensor& bar, const at::
   const at::Tensor hits = at::zeros({qbar.size(0), all, n}, k.options().dtype(at::kBool));
   kernels::StripeArgs a{};
   a.qbar = queries.const_data_ptr<float>(), a.bar = bars.const_data_ptr<float>(), a.k = k.const_data_ptr();
-  a.dtype = dtype(k), a.q_heads = int(qbar.size(0)), a.kv_heads = int(k.size(0)), a.dim = int(k.size(2));
+  a.dtype = half_dtype(k), a.q_heads = int(qbar.size(0)), a.kv_heads = int(k.size(0)), a.dim = int(k.size(2));
   a.blocks = int(qbar.size(1)), a.step = int(how.step), a.groups = int(how.groups), a.all_groups = int(all);
   a.n = n, a.k_head_stride = k.stride(0), a.k_row_stride = k.stride(1);
   a.init = how.init, a.local_groups = how.local, a.span = how.span, a.scale = float(how.scale);
   a.hits = reinterpret_cast<uint8_t*>(hits.data_ptr<bool>());
-  const kernels::Result r = kernels::stripe_hits_cuda(a, stream(k));
-  if (r.status == kernels::Status::unsupported) return {};
-  adapters::raise_on(r, "cuda");
+  if (!known(kernels::stripe_hits_cuda(a, stream_of(k)))) return {};
   return hits;
 }
 
@@ -97,9 +91,7 @@ at::Tensor select_tiles(const at::Tensor& scores, const at::Tensor& candidates, 
     a.counts = budget.const_data_ptr<int64_t>(), a.count_head_stride = budget.stride(0), a.count_row_stride = budget.stride(1);
   }
   a.mask = reinterpret_cast<uint8_t*>(mask.data_ptr<bool>());
-  const kernels::Result r = kernels::select_tiles_cuda(a, stream(x));
-  if (r.status == kernels::Status::unsupported) return {};
-  adapters::raise_on(r, "cuda");
+  if (!known(kernels::select_tiles_cuda(a, stream_of(x)))) return {};
   return mask;
 }
 
@@ -112,9 +104,7 @@ bool softmax_block_sums(const at::Tensor& scores, double scale, int64_t block, i
   a.heads = scores.size(0), a.rows = scores.size(1), a.cols = scores.size(2);
   a.first_row = first_row, a.real_rows = real_rows;
   a.mass = mass.data_ptr<float>(), a.head_stride = mass.stride(0), a.row_stride = mass.stride(1);
-  const kernels::Result r = kernels::softmax_block_sums_cuda(a, stream(scores));
-  if (r.status == kernels::Status::unsupported) return false;
-  adapters::raise_on(r, "cuda");
+  if (!known(kernels::softmax_block_sums_cuda(a, stream_of(scores)))) return false;
   return true;
 }
 
@@ -122,7 +112,7 @@ at::Tensor strided_mass(const at::Tensor& q, const at::Tensor& k, const DeviceOp
   if (!half(q) || k.scalar_type() != q.scalar_type() || q.stride(2) != 1 || k.stride(2) != 1) return {};
   const c10::cuda::CUDAGuard guard(q.device());
   kernels::StridedArgs a{};
-  a.q = q.const_data_ptr(), a.k = k.const_data_ptr(), a.dtype = dtype(q);
+  a.q = q.const_data_ptr(), a.k = k.const_data_ptr(), a.dtype = half_dtype(q);
   a.q_heads = int(q.size(0)), a.kv_heads = int(k.size(0)), a.dim = int(q.size(2)), a.seq_len = q.size(1);
   a.q_head_stride = q.stride(0), a.q_row_stride = q.stride(1), a.k_head_stride = k.stride(0),
   a.k_row_stride = k.stride(1);
@@ -134,7 +124,7 @@ at::Tensor strided_mass(const at::Tensor& q, const at::Tensor& k, const DeviceOp
   const int64_t blocks = (a.seq_len + how.block - 1) / how.block;
   const at::Tensor mass = at::empty({q.size(0), blocks, blocks}, q.options().dtype(at::kFloat));
   a.mass = mass.data_ptr<float>();
-  adapters::raise_on(kernels::strided_mass_cuda(a, scratch.mutable_data_ptr(), stream(q)), "cuda");
+  adapters::raise_on(kernels::strided_mass_cuda(a, scratch.mutable_data_ptr(), stream_of(q)), "cuda");
   return mass;
 }
 
@@ -142,7 +132,7 @@ at::Tensor count_for_mass(const at::Tensor& x, double mass) {
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor rows = x.to(at::kFloat).contiguous(), counts = at::empty({x.size(0)}, x.options().dtype(at::kLong));
   adapters::raise_on(kernels::mass_count_cuda(rows.const_data_ptr<float>(), x.size(0), x.size(1), float(mass),
-                                              counts.data_ptr<int64_t>(), stream(x)),
+                                              counts.data_ptr<int64_t>(), stream_of(x)),
                      "cuda");
   return counts;
 }

@@ -1,10 +1,9 @@
 // FlexPrefill's and SharePrefill's steps from the sums of the last queries to a mask of blocks, behind core/device_ops.h.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 
 #include "core/device_ops.h"
-#include "kernels/adapters/views.h"
+#include "kernels/adapters/cuda_tensors.h"
 #include "kernels/selection.h"
 
 namespace prefill {
@@ -12,23 +11,20 @@ namespace {
 
 constexpr int64_t kMostCells = int64_t(1) << 28;  ///< of all heads' pooled maps: 1 GiB
 
-void* stream_of(const at::Tensor& t) { return c10::cuda::getCurrentCUDAStream(t.device().index()).stream(); }
+using adapters::half;
+using adapters::half_dtype;
+using adapters::known;
+using adapters::stream_of;
+
 uint8_t* bytes(const at::Tensor& t) { return reinterpret_cast<uint8_t*>(t.data_ptr<bool>()); }
 
-/// False: not a case of the kernel.
-bool done_or_unknown(const kernels::Result& r) {
-  if (r.status == kernels::Status::unsupported) return false;
-  adapters::raise_on(r, "cuda");
-  return true;
-}
-
 bool fits(const at::Tensor& q, const at::Tensor& key_mean) {
-  return (q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf) && q.stride(2) == 1 &&
+  return half(q) && q.stride(2) == 1 &&
          key_mean.scalar_type() == at::kFloat && key_mean.is_contiguous();
 }
 kernels::BlockMeansArgs means(const at::Tensor& q, const at::Tensor& key_mean, double scale, int64_t block) {
   kernels::BlockMeansArgs a{};
-  a.q = q.const_data_ptr(), a.dtype = q.scalar_type() == at::kHalf ? kernels::Dtype::f16 : kernels::Dtype::bf16;
+  a.q = q.const_data_ptr(), a.dtype = half_dtype(q);
   a.q_heads = int(q.size(0)), a.kv_heads = int(key_mean.size(0)), a.dim = int(q.size(2));
   a.seq_len = q.size(1), a.q_head_stride = q.stride(0), a.q_row_stride = q.stride(1);
   a.key_mean = key_mean.const_data_ptr<float>(), a.block = int(block), a.blocks = int(key_mean.size(1)), a.scale = float(scale);
@@ -39,9 +35,9 @@ at::Tensor tail_block_means(const at::Tensor& q, const at::Tensor& key_mean, dou
   if (!fits(q, key_mean)) return {};
   const c10::cuda::CUDAGuard guard(q.device());
   const at::Tensor probs = at::empty({q.size(0), key_mean.size(1)}, key_mean.options());
-  const bool known =
-      done_or_unknown(kernels::tail_block_means_cuda(means(q, key_mean, scale, 0), rows, probs.data_ptr<float>(), stream_of(q)));
-  return known ? probs : at::Tensor();
+  const bool done =
+      known(kernels::tail_block_means_cuda(means(q, key_mean, scale, 0), rows, probs.data_ptr<float>(), stream_of(q)));
+  return done ? probs : at::Tensor();
 }
 
 DeviceOps::StripeNumbers choose_stripes(const at::Tensor& vertical, const at::Tensor& slash, const at::Tensor& from_means,
@@ -70,9 +66,9 @@ at::Tensor top_counts(const at::Tensor& scores, const at::Tensor& counts, bool f
   const c10::cuda::CUDAGuard guard(scores.device());
   const at::Tensor x = scores.contiguous(), wanted = counts.contiguous();
   const at::Tensor mask = at::empty(x.sizes(), x.options().dtype(at::kBool));
-  const bool known = done_or_unknown(kernels::top_counts_cuda(x.const_data_ptr<float>(), wanted.const_data_ptr<int64_t>(), x.size(0),
+  const bool done = known(kernels::top_counts_cuda(x.const_data_ptr<float>(), wanted.const_data_ptr<int64_t>(), x.size(0),
                                                               x.size(1), force_first, bytes(mask), stream_of(x)));
-  return known ? mask : at::Tensor();
+  return done ? mask : at::Tensor();
 }
 
 at::Tensor stripe_mask(const at::Tensor& vertical, const at::Tensor& slash) {
@@ -88,7 +84,7 @@ bool add_aware_blocks(const at::Tensor& q, const at::Tensor& key_mean, const at:
   if (!fits(q, key_mean) || !mask.is_contiguous() || mask.numel() > kMostCells) return false;
   const c10::cuda::CUDAGuard guard(q.device());
   const at::Tensor map = at::empty({mass < 1 ? mask.numel() : 0}, key_mean.options());
-  return done_or_unknown(kernels::add_aware_blocks_cuda(means(q, key_mean, scale, block), bytes(aware), mass, map.data_ptr<float>(),
+  return known(kernels::add_aware_blocks_cuda(means(q, key_mean, scale, block), bytes(aware), mass, map.data_ptr<float>(),
                                                         bytes(mask), stream_of(q)));
 }
 
