@@ -1,27 +1,18 @@
 #include "core/report/draw.h"
 
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 
 #include "core/base/build_info.h"
+#include "core/base/program.h"
 #include "core/base/text.h"
 
 namespace prefill {
 namespace {
 
 namespace fs = std::filesystem;
-
-fs::path program_folder() {
-  std::error_code failed;
-  const fs::path exe = fs::read_symlink("/proc/self/exe", failed);
-  return failed ? fs::path() : exe.parent_path();
-}
 
 bool executable(const fs::path& p) { return access(p.c_str(), X_OK) == 0; }
 
@@ -48,19 +39,10 @@ std::string run_draw(const std::vector<std::string>& arguments) {
     return "draw.py was not found beside the program (share/) nor in its source tree (scripts/)";
   std::vector<std::string> words = {python, script};
   words.insert(words.end(), arguments.begin(), arguments.end());
-  std::vector<char*> argv;
-  for (std::string& w : words) argv.push_back(w.data());
-  argv.push_back(nullptr);
-  pid_t child = 0;
-  if (const int error = posix_spawnp(&child, python.c_str(), nullptr, nullptr, argv.data(), environ);
-      error != 0)
-    return str(python, " can not be started: ", std::strerror(error), "; set PREFILLBENCH_PYTHON");
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return "";
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-    return str(python, " is not there; set PREFILLBENCH_PYTHON");
+  const Finished done = run_program(words);
+  if (!done.started) return str(python, " can not be started: ", done.why, "; set PREFILLBENCH_PYTHON");
+  if (done.status == 0) return "";
+  if (done.status == 127) return str(python, " is not there; set PREFILLBENCH_PYTHON");
   return str(script, " failed (", python, "); its message is above");
 }
 

@@ -2,6 +2,8 @@
 find_package(Python3 COMPONENTS Interpreter REQUIRED)
 add_test(NAME app/run COMMAND ${Python3_EXECUTABLE} ${dir}/run.py $<TARGET_FILE:prefillbench>)
 set_tests_properties(app/run PROPERTIES LABELS app TIMEOUT 600)
+add_test(NAME app/bench COMMAND ${Python3_EXECUTABLE} ${dir}/bench.py $<TARGET_FILE:prefillbench>)
+set_tests_properties(app/bench PROPERTIES LABELS app TIMEOUT 300)
 add_test(NAME app/bad_input COMMAND ${Python3_EXECUTABLE} ${dir}/bad_input.py $<TARGET_FILE:prefillbench>)
 set_tests_properties(app/bad_input PROPERTIES LABELS app TIMEOUT 600)
 add_test(NAME app/round_trip COMMAND ${Python3_EXECUTABLE} ${dir}/round_trip.py $<TARGET_FILE:prefillbench>)
