@@ -3,7 +3,8 @@
 //   O^T[dim][lanes] += V^T P^T   A: 16 dims by 32 keys of V^T;                    B: P^T, two keys to a word
 // so that softmax stays a vertical operation, and P^T gets its paired form from two neighbouring rows without a
 // shuffle. Only V has to be transposed: once per call for blocks of 32 keys (pack_block), and on the spot for keys
-// that do not fill such a block (columns, edges of windows). Blocks of 2 by 2 tiles: each load feeds two products.
+// that do not fill such a block (columns, edges of windows, tiles that start anywhere). Blocks of 2 by 2 tiles: each load
+// feeds two products.
 #pragma once
 #include "kernels/cpu/carve.h"
 #include "kernels/cpu/micro.h"
@@ -55,17 +56,28 @@ class EngineAmx {
         transpose<I>(rows + side * 16 * words + step * 16, words, 16, 16, panel + (step * 2 + side) * 256, 16);
   }
 
-  /// True when keys [from, from + 32) of the chunk are one block of the packed K and V^T, which are then used in place.
+  /// True when keys [from, from + 32) of the chunk need no packing: they are one block of the packed K and V^T, which are
+  /// then used in place, or 32 neighbours anywhere, whose K is used where it lies and whose V is transposed from there.
   bool adopt(const Chunk& c, int from, int kv) {
     const int g = from / 32;
     k_block_[g] = k_ + int64_t(from) * pdim_;
-    vt_block_[g] = vt_ + int64_t(from) * pdim_ / 2;
+    k_stride_[g] = pdim_;
+    float* const vt = vt_ + int64_t(from) * pdim_ / 2;
+    vt_block_[g] = vt;
     const int last = int(least(c.count, from + 32)) - 1;
-    if (!p_args_.packed || c.source != Chunk::span || c.pos[from] % 32 || c.pos[last] - c.pos[from] != last - from)
-      return false;
-    const uint16_t* at = packed_block(p_args_, pdim_, kv, c.pos[from] / 32);
-    k_block_[g] = at;
-    vt_block_[g] = reinterpret_cast<const float*>(at + 32 * pdim_);
+    if (c.source != Chunk::span || c.pos[last] - c.pos[from] != last - from) return false;
+    if (p_args_.packed && c.pos[from] % 32 == 0) {
+      const uint16_t* at = packed_block(p_args_, pdim_, kv, c.pos[from] / 32);
+      k_block_[g] = at;
+      vt_block_[g] = reinterpret_cast<const float*>(at + 32 * pdim_);
+      return true;
+    }
+    if (last - from != 31 || pdim_ != dim_) return false;
+    const QkvView& a = p_args_.qkv;
+    const int64_t key = c.pos[from];
+    k_block_[g] = static_cast<const uint16_t*>(a.k) + kv * a.k_head_stride + key * a.k_row_stride;
+    k_stride_[g] = a.k_row_stride;
+    transpose_values(static_cast<const uint16_t*>(a.v) + kv * a.v_head_stride + key * a.v_row_stride, a.v_row_stride, vt);
     return true;
   }
 
@@ -77,7 +89,7 @@ class EngineAmx {
       copy_row(nullptr, v_ + int64_t(j) * pdim_);
     }
   }
-  void finish_values(int from) { transpose_values(v_ + int64_t(from) * pdim_, vt_ + int64_t(from) * pdim_ / 2); }
+  void finish_values(int from) { transpose_values(v_ + int64_t(from) * pdim_, pdim_, vt_ + int64_t(from) * pdim_ / 2); }
 
   /// Bytes of the packed K and V^T of all key/value heads: blocks of [32][pdim] and [pdim][32].
   static size_t packed_bytes(const QkvView& a) {
@@ -96,7 +108,7 @@ class EngineAmx {
       copy_row(row < a.seq_len ? k + row * a.k_row_stride : nullptr, at + j * pdim_);
       copy_row(row < a.seq_len ? v + row * a.v_row_stride : nullptr, v_ + j * pdim_);
     }
-    transpose_values(v_, reinterpret_cast<float*>(at + 32 * pdim_));
+    transpose_values(v_, pdim_, reinterpret_cast<float*>(at + 32 * pdim_));
   }
 
   void scores(int keys, const float* panel, float bias, float* s, V* top) {
@@ -106,9 +118,10 @@ class EngineAmx {
       _tile_zero(2);
       _tile_zero(3);
       const uint16_t* k = k_block_[b / 32];
+      const int64_t stride = k_stride_[b / 32];
       for (int step = 0; step < pdim_ / 32; ++step) {
-        _tile_loadd(4, k + step * 32, pdim_ * 2);
-        _tile_loadd(5, k + 16 * pdim_ + step * 32, pdim_ * 2);
+        _tile_loadd(4, k + step * 32, stride * 2);
+        _tile_loadd(5, k + 16 * stride + step * 32, stride * 2);
         _tile_loadd(6, panel + step * 512, 64);
         _tile_loadd(7, panel + step * 512 + 256, 64);
         _tile_dpbf16ps(0, 4, 6);
@@ -175,10 +188,10 @@ class EngineAmx {
     for (; d < pdim_; d += 8) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + d), _mm_setzero_si128());
   }
 
-  /// vt[pdim][32 keys] of v[32 keys][pdim]: pairs of keys become words, then words are transposed.
-  void transpose_values(const uint16_t* v, float* vt) {
+  /// vt[pdim][32 keys] of 32 rows of pdim values, `stride` apart: pairs of keys become words, then words are transposed.
+  void transpose_values(const uint16_t* v, int64_t stride, float* vt) {
     for (int r = 0; r < 16; ++r) {
-      const uint16_t *even = v + int64_t(2 * r) * pdim_, *odd = even + pdim_;
+      const uint16_t *even = v + 2 * r * stride, *odd = even + stride;
       for (int d = 0; d < pdim_; d += 16) {
         const __m512i lo = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even + d)));
         const __m512i hi = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd + d)));
@@ -207,7 +220,8 @@ class EngineAmx {
   float scale_;
   uint16_t *k_, *v_;  // [chunk keys][pdim]
   float *pairs_, *vt_, *p_;
-  const uint16_t* k_block_[kMaxChunkKeys / 32];  // [32][pdim] each
+  const uint16_t* k_block_[kMaxChunkKeys / 32];  // 32 rows of pdim each,
+  int64_t k_stride_[kMaxChunkKeys / 32];         // so far apart
   const float* vt_block_[kMaxChunkKeys / 32];    // [pdim][16 words of two keys]
 };
 
