@@ -15,6 +15,16 @@ struct DeviceOps {
   at::Tensor (*true_columns)(const at::Tensor& mask, const at::Tensor& ptr,
                              const at::Tensor& values) = nullptr;
 
+  struct SlashLists {
+    at::Tensor tile_ptr, tile_idx, col_ptr, col_idx;  ///< as in TileSet, k_step = 1
+  };
+  /// cover_vertical_slash of methods/parts/vertical_slash.h: the first counts[h] (int32 [H]) of columns[h]
+  /// (int32 [H,C], ascending) and the true distances of bool [H,N], for rows of q_tile queries and tiles of
+  /// `tile` keys; columns side by side stay columns. Undefined tensors where the kernel does not know the
+  /// case.
+  SlashLists (*cover_slashes)(const at::Tensor& columns, const at::Tensor& counts,
+                              const at::Tensor& distances, int64_t q_tile, int64_t tile) = nullptr;
+
   struct Energy {
     double scale;
     int64_t q_tile, k_tile;
@@ -81,9 +91,8 @@ struct DeviceOps {
                                   const at::Tensor& from_means, const at::Tensor& vertical_count,
                                   const at::Tensor& slash_count, const StripeTest&) = nullptr;
 
-  /// top_counts of methods/parts/tail.h for scores that are not negative; force_first: the first column comes
-  /// before all. Undefined: unknown case.
-  at::Tensor (*top_counts)(const at::Tensor& scores, const at::Tensor& counts, bool force_first) = nullptr;
+  /// top_counts of methods/parts/tail.h. Undefined: unknown case.
+  at::Tensor (*top_counts)(const at::Tensor& scores, const at::Tensor& counts, int64_t forced) = nullptr;
 
   /// stripe_mask of methods/parts/vertical_slash.h.
   at::Tensor (*stripe_mask)(const at::Tensor& vertical, const at::Tensor& slash) = nullptr;

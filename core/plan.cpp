@@ -10,14 +10,14 @@
 namespace prefill {
 namespace {
 
-/// Visible pairs of a row that serves queries [first, first+count) and holds every tile its diagonal crosses.
-double diagonal_pairs(int64_t first, int64_t count, int64_t k_tile) {
-  const int64_t start = first / k_tile * k_tile;  // first key of the diagonal band
-  const double nearest = double(first - start + 1), farthest = double(first - start + count);
+/// Visible pairs of a row that serves queries [first, first+count) in the tiles that its diagonal crosses.
+double diagonal_pairs(const TileSet& t, int64_t first, int64_t count) {
+  const int64_t before = first - t.diagonal_start(first);  // keys of these tiles that every query sees
+  const double nearest = double(before + 1), farthest = double(before + count);
   return (nearest + farthest) * double(count) / 2;
 }
-int64_t diagonal_tiles(int64_t first, int64_t count, int64_t k_tile) {
-  return (first + count - 1) / k_tile - first / k_tile + 1;
+int64_t diagonal_tiles(const TileSet& t, int64_t first, int64_t count) {
+  return (first + count - 1 - t.diagonal_start(first)) / t.k_tile + 1;
 }
 
 double window_pairs(const Window& w, int64_t n) {
@@ -54,8 +54,8 @@ std::vector<double> density(const AttentionPlan& plan, int64_t n) {
         if (plan.resume)
           pairs += tiles * t.k_tile * double(count);
         else
-          pairs += (tiles - double(diagonal_tiles(first, count, t.k_tile))) * t.k_tile * double(count) +
-                   diagonal_pairs(first, count, t.k_tile);
+          pairs += (tiles - double(diagonal_tiles(t, first, count))) * t.k_tile * double(count) +
+                   diagonal_pairs(t, first, count);
       }
       pattern_pairs.push_back(pairs);
     }
@@ -114,7 +114,7 @@ AttentionPlan on_cpu(AttentionPlan p) {
 }
 
 at::Tensor tile_mask(const TileSet& t, int64_t pattern, int64_t n) {
-  const int64_t rows = ceil_div(n, t.q_tile), cols = ceil_div(n, t.k_tile);
+  const int64_t rows = ceil_div(n, t.q_tile), cols = ceil_div(n, t.step());
   at::Tensor mask = at::zeros({rows, cols}, at::kBool);
   const at::Tensor ptr = t.tile_ptr[pattern].to(at::kCPU).contiguous(),
                    idx = t.tile_idx[pattern].to(at::kCPU).contiguous();
@@ -172,18 +172,21 @@ at::Tensor token_mask(const AttentionPlan& plan, int64_t n) {
     const Route& route = plan.heads[size_t(h)];
     bool* m = out + h * n * n;
     if (route.kind == Route::tiles) {
-      const at::Tensor tiles = tile_mask(t, route.index, n).contiguous();
-      const bool* cell = tiles.data_ptr<bool>();
-      const int64_t cols = tiles.size(1);
+      const at::Tensor row_ptr = t.tile_ptr[route.index].to(at::kCPU).contiguous(),
+                       starts = t.tile_idx[route.index].to(at::kCPU).contiguous();
+      const int *p = row_ptr.data_ptr<int>(), *ids = starts.data_ptr<int>();
       for (int64_t i = 0; i < n; ++i)
-        for (int64_t j = 0; j <= i; ++j) m[i * n + j] = cell[i / t.q_tile * cols + j / t.k_tile];
+        for (int c = p[i / t.q_tile]; c < p[i / t.q_tile + 1]; ++c) {
+          const int64_t from = int64_t(ids[c]) * t.step(), to = std::min(i + 1, from + t.k_tile);
+          if (from < to) std::fill(m + i * n + from, m + i * n + to, true);
+        }
       if (t.col_ptr.defined()) {
-        const at::Tensor ptr = t.col_ptr[route.index].to(at::kCPU).contiguous(),
-                         idx = t.col_idx[route.index].to(at::kCPU).contiguous();
-        const int *p = ptr.data_ptr<int>(), *ids = idx.data_ptr<int>();
+        const at::Tensor col_ptr = t.col_ptr[route.index].to(at::kCPU).contiguous(),
+                         keys = t.col_idx[route.index].to(at::kCPU).contiguous();
+        const int *g = col_ptr.data_ptr<int>(), *key = keys.data_ptr<int>();
         for (int64_t i = 0; i < n; ++i) {
-          const int64_t g = i / (int64_t(t.q_tile) * t.col_rows);
-          for (int c = p[g]; c < p[g + 1]; ++c) m[i * n + ids[c]] = true;
+          const int64_t group = i / (int64_t(t.q_tile) * t.col_rows);
+          for (int c = g[group]; c < g[group + 1]; ++c) m[i * n + key[c]] = true;
         }
       }
     } else {

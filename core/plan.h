@@ -21,20 +21,30 @@ struct Window {
 };
 
 /// P causal patterns over one tile grid, CSR per pattern. Row r serves queries [r*q_tile, (r+1)*q_tile), key
-/// tile t covers keys [t*k_tile, (t+1)*k_tile); both are cut at the sequence's end. Inside a tile the causal
-/// mask applies token by token.
-/// Invariants (see check()): ids of a row ascend and are unique; no tile starts after the row's last query;
-/// each row holds every tile that its own queries' diagonal crosses (unless the plan resumes one that did);
-/// columns ascend, are unique, lie outside the tiles of every row of their group and before the group's first
-/// query. An index tensor may be longer than its last pointer says (capacity), so that a GPU builds it
-/// without a sync.
+/// tile t covers the k_tile keys from t*step() on; both are cut at the sequence's end. Inside a tile the
+/// causal mask applies token by token. With k_step = 0 tiles lie side by side on an aligned grid; a k_step
+/// that divides k_tile lets them start at every multiple of it (1: anywhere), as MInference's slashes do.
+/// Invariants (see check()): tiles of a row ascend and do not overlap; no tile starts after the row's last
+/// query; each row holds every tile that its own queries' diagonal crosses (unless the plan resumes one that
+/// did), and where k_step is set those are the tiles that start at the row's first query, k_tile after it and
+/// so on, while all others end before it, so that density needs no tile's position; columns ascend, are
+/// unique, lie outside the tiles of every row of their group and before the group's first query. An index
+/// tensor may be longer than its last pointer says (capacity), so that a GPU builds it without a sync.
 struct TileSet {
   int q_tile = 64, k_tile = 64;
+  int k_step = 0;       ///< keys from one tile id to the next; 0: k_tile
   at::Tensor tile_ptr;  ///< int32 [P, rows+1], offsets into tile_idx[p]; rows = ceil(n / q_tile)
   at::Tensor tile_idx;  ///< int32 [P, capacity]
   int col_rows = 1;     ///< tile rows that share one column list (AnchorAttention: 16)
   at::Tensor col_ptr;   ///< int32 [P, groups+1] or undefined; groups = ceil(rows / col_rows)
   at::Tensor col_idx;   ///< int32 [P, capacity]: single keys
+  int step() const { return k_step ? k_step : k_tile; }
+  /// Whether tiles lie on an aligned grid, as tile means and a pooled complement need it.
+  bool aligned() const { return step() == k_tile; }
+  /// First key of the first tile that the diagonal of a row with this first query crosses.
+  int64_t diagonal_start(int64_t first_query) const {
+    return aligned() ? first_query / k_tile * k_tile : first_query;
+  }
 };
 
 /// How one query head is computed. Heads share a pattern by having equal routes; nothing is copied.
@@ -59,7 +69,8 @@ struct PartialSoftmax {
 
 /// Mean correction (FlashPrefill V2): for a row whose first query is
 /// f, every block b of `block` keys with (b+1)*block <= f none of whose keys lie in the row's tiles adds one
-/// pooled key with logit q.k_mean[b]*scale + ln(block) and value v_mean[b]. `block` is a multiple of k_tile.
+/// pooled key with logit q.k_mean[b]*scale + ln(block) and value v_mean[b]. `block` is a multiple of k_tile,
+/// the tiles' grid aligned.
 struct PooledComplement {
   int block = 128;
   at::Tensor k_mean, v_mean;  ///< [Hkv, ceil(n/block), D], dtype of k and v
@@ -90,7 +101,8 @@ AttentionPlan footprint(const AttentionPlan&);
 /// The plan with all of its tensors on the CPU.
 AttentionPlan on_cpu(AttentionPlan);
 
-/// Pattern p of a tile set as a boolean tile mask [rows, ceil(n/k_tile)] on the CPU (columns left out).
+/// Pattern p of a tile set as a boolean tile mask [rows, ceil(n/step)] on the CPU (columns left out): cell t
+/// is the tile with id t, so on an aligned grid cells are disjoint.
 at::Tensor tile_mask(const TileSet&, int64_t pattern, int64_t seq_len);
 
 /// Boolean [P, rows, key_tiles] -> CSR over the same grid, on the mask's device, without a host sync on CUDA

@@ -38,26 +38,33 @@ Csr csr(const at::Tensor& ptr, const at::Tensor& idx, int64_t pattern, int64_t g
 
 void check_pattern(const AttentionPlan& plan, int64_t pattern, int64_t n) {
   const TileSet& t = plan.tiles;
-  const int64_t rows = ceil_div(n, t.q_tile), cols = ceil_div(n, t.k_tile);
+  const int64_t rows = ceil_div(n, t.q_tile), step = t.step(), cols = ceil_div(n, step);
   const Csr tiles = csr(t.tile_ptr, t.tile_idx, pattern, rows, "tile");
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t first = r * t.q_tile, last = std::min<int64_t>(n, first + t.q_tile) - 1;
     auto where = [&] { return str("pattern ", pattern, " row ", r, ": "); };
+    const int64_t diagonal = t.diagonal_start(first), crossed = (last - diagonal) / t.k_tile + 1;
     int64_t on_diagonal = 0;
     for (int i = tiles.p[r]; i < tiles.p[r + 1]; ++i) {
       const int64_t id = tiles.ids[i];
       if (id < 0 || id >= cols) broken(str(where(), "tile ", id, " lies outside [0, ", cols, ")"));
       if (i > tiles.p[r] && id <= tiles.ids[i - 1])
         broken(str(where(), "tiles must ascend without repetition, but ", id, " follows ", tiles.ids[i - 1]));
-      if (id * t.k_tile > last)
-        broken(str(where(), "tile ", id, " starts after the row's last query ", last));
-      if (plan.resume && (id + 1) * t.k_tile > first)
-        broken(str(where(), "a resumed plan may not hold the diagonal tile ", id));
-      on_diagonal += id >= first / t.k_tile;
+      const int64_t start = id * step;
+      if (i > tiles.p[r] && start < tiles.ids[i - 1] * step + t.k_tile)
+        broken(str(where(), "tile ", id, " (keys from ", start, " on) overlaps tile ", tiles.ids[i - 1]));
+      if (start > last) broken(str(where(), "tile ", id, " starts after the row's last query ", last));
+      if (start + t.k_tile <= first) continue;
+      if (plan.resume) broken(str(where(), "a resumed plan may not hold the diagonal tile ", id));
+      if (start < diagonal || (start - diagonal) % t.k_tile != 0)
+        broken(str(where(), "tile ", id, " (keys from ", start,
+                   " on) reaches the row's own queries, so it must ", "start at its first query ", first,
+                   " or a multiple of ", t.k_tile, " keys after it"));
+      ++on_diagonal;
     }
-    if (!plan.resume && on_diagonal != last / t.k_tile - first / t.k_tile + 1)
-      broken(str(where(), "a query would not see itself: the row must hold all of tiles ", first / t.k_tile,
-                 "..", last / t.k_tile));
+    if (!plan.resume && on_diagonal != crossed)
+      broken(str(where(), "a query would not see itself: the row must hold all of tiles ", diagonal / step,
+                 "..", (diagonal + (crossed - 1) * t.k_tile) / step, " in steps of ", t.k_tile / step));
   }
   if (!t.col_ptr.defined()) return;
   const int64_t span = int64_t(t.q_tile) * t.col_rows, groups = ceil_div(n, span);
@@ -75,7 +82,7 @@ void check_pattern(const AttentionPlan& plan, int64_t pattern, int64_t n) {
     for (int64_t r = g * t.col_rows; r < std::min<int64_t>(rows, (g + 1) * t.col_rows); ++r) {
       int c = columns.p[g];  // both lists ascend: one sweep finds an overlap
       for (int i = tiles.p[r]; i < tiles.p[r + 1]; ++i) {
-        const int64_t from = int64_t(tiles.ids[i]) * t.k_tile, to = from + t.k_tile;
+        const int64_t from = int64_t(tiles.ids[i]) * step, to = from + t.k_tile;
         while (c < columns.p[g + 1] && columns.ids[c] < from) ++c;
         if (c < columns.p[g + 1] && columns.ids[c] < to)
           broken(str(where(), "column ", columns.ids[c], " is also in tile ", tiles.ids[i], " of row ", r,
@@ -111,11 +118,16 @@ void check(const AttentionPlan& plan, int q_heads, int64_t n) {
   }
   if (patterns > 0 && (t.q_tile < 1 || t.k_tile < 1 || t.col_rows < 1))
     broken("tile sizes and col_rows must be at least 1");
+  if (patterns > 0 &&
+      (t.k_step < 0 || t.k_tile % t.step() != 0 || (!t.aligned() && t.q_tile % t.step() != 0)))
+    broken(str("k_step ", t.k_step, " must divide k_tile ", t.k_tile, " and q_tile ", t.q_tile));
   for (int64_t p = 0; p < patterns; ++p)
     if (used[size_t(p)]) check_pattern(plan, p, n);
   if (plan.complement && plan.complement->block % t.k_tile != 0)
     broken(str("the pooled complement's block ", plan.complement->block, " is not a multiple of k_tile ",
                t.k_tile));
+  if (plan.complement && !t.aligned())
+    broken("a pooled complement needs tiles of an aligned grid (k_step = 0)");
   if (plan.resume) {
     if (!plan.resume->covered) broken("a resumed plan must say what was covered");
     if (plan.resume->covered->resume) broken("a resumed plan may not resume another resumed plan");

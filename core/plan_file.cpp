@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
+#include <numeric>
 
 #include "core/base/text.h"
 #include "core/model/safetensors.h"
@@ -32,6 +33,28 @@ at::Tensor on_host(const at::Tensor& t) { return t.defined() ? t.to(at::kCPU, at
 
 bool has_columns(const AttentionPlan& p) { return p.tiles.col_ptr.defined(); }
 
+/// The keys of one row's tiles, which start anywhere, as aligned tiles where they fill one and columns where
+/// not. The row's own queries lie in whole aligned tiles.
+void add_free_row(const TileSet& t, const Grid& grid, int64_t row, int64_t n, const std::vector<int32_t>& ids,
+                  std::vector<int32_t>& tiles, std::vector<int32_t>& columns) {
+  const int64_t first = row * t.q_tile, last = std::min<int64_t>(n, first + t.q_tile) - 1;
+  std::vector<int32_t> open;  // keys of one aligned tile
+  auto close = [&] {
+    if (int64_t(open.size()) == grid.k_tile)
+      tiles.push_back(open[0] / grid.k_tile);
+    else
+      columns.insert(columns.end(), open.begin(), open.end());
+    open.clear();
+  };
+  for (int32_t id : ids)
+    for (int64_t j = int64_t(id) * t.step(), end = std::min(first, j + t.k_tile); j < end; ++j) {
+      if (!open.empty() && open[0] / grid.k_tile != j / grid.k_tile) close();
+      open.push_back(int32_t(j));
+    }
+  close();
+  for (int64_t tile = first / grid.k_tile; tile <= last / grid.k_tile; ++tile) tiles.push_back(int32_t(tile));
+}
+
 /// Adds one plan's own key sets (not those it resumes) to every head's lists.
 void add_lists(const AttentionPlan& plan, const Grid& grid, int64_t n, std::vector<HeadLists>& heads) {
   const int64_t rows = ceil_div(n, grid.q_tile);
@@ -46,8 +69,16 @@ void add_lists(const AttentionPlan& plan, const Grid& grid, int64_t n, std::vect
       into = std::move(both);
     };
     if (route.kind == Route::tiles) {
-      for (int64_t r = 0; r < rows; ++r)
-        merge(lists.tiles[size_t(r)], slice(tile_ptr, tile_idx, route.index, r));
+      for (int64_t r = 0; r < rows; ++r) {
+        std::vector<int32_t> ids = slice(tile_ptr, tile_idx, route.index, r);
+        if (!plan.tiles.aligned()) {
+          std::vector<int32_t> aligned, columns;
+          add_free_row(plan.tiles, grid, r, n, ids, aligned, columns);
+          merge(lists.columns[size_t(r)], columns);
+          ids = std::move(aligned);
+        }
+        merge(lists.tiles[size_t(r)], ids);
+      }
       if (col_ptr.defined())
         for (size_t g = 0; g < lists.columns.size(); ++g)
           merge(lists.columns[g], slice(col_ptr, col_idx, route.index, int64_t(g)));
@@ -119,21 +150,28 @@ ExpandedPlan expand_plan(const AttentionPlan& plan, int64_t n) {
   ExpandedPlan out;
   const AttentionPlan* covered = plan.resume ? plan.resume->covered.get() : nullptr;
   Grid grid;
+  bool free_tiles = false;
   auto adopt = [&](const AttentionPlan& p, bool first) {
     if (!p.tiles.tile_ptr.defined()) return;
-    if (!first && (p.tiles.q_tile != grid.q_tile || p.tiles.k_tile != grid.k_tile))
+    // Free tiles: an aligned grid in which the row's own queries are whole tiles.
+    const int k_tile = p.tiles.aligned() ? p.tiles.k_tile : std::gcd(p.tiles.q_tile, p.tiles.k_tile);
+    if (!first && (p.tiles.q_tile != grid.q_tile || k_tile != grid.k_tile))
       throw Unsupported(str("the plan's passes use tiles of ", grid.q_tile, "x", grid.k_tile, " and ",
-                            p.tiles.q_tile, "x", p.tiles.k_tile, "; a plan file has one grid"));
+                            p.tiles.q_tile, "x", k_tile, "; a plan file has one grid"));
     grid.q_tile = p.tiles.q_tile;
-    grid.k_tile = p.tiles.k_tile;
+    grid.k_tile = k_tile;
     if (has_columns(p)) grid.col_rows = p.tiles.col_rows;
+    free_tiles = free_tiles || !p.tiles.aligned();
   };
   adopt(plan, true);
   if (covered) adopt(*covered, !plan.tiles.tile_ptr.defined());
   if (covered && has_columns(*covered) && has_columns(plan) && covered->tiles.col_rows != plan.tiles.col_rows)
     throw Unsupported("the plan's passes group their columns differently; a plan file has one grouping");
 
-  const bool columns = has_columns(plan) || (covered && has_columns(*covered));
+  if (free_tiles && grid.col_rows != 1)
+    throw Unsupported(
+        "tiles that start anywhere beside columns shared by several rows have no place in a plan file");
+  const bool columns = free_tiles || has_columns(plan) || (covered && has_columns(*covered));
   const int64_t rows = ceil_div(n, grid.q_tile);
   std::vector<HeadLists> heads(plan.heads.size());
   for (HeadLists& h : heads) {

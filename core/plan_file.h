@@ -20,10 +20,11 @@ struct ExpandedPlan {
   std::string left_out;  ///< what tiles and columns can not say ("pooled complement of ..."), "" when nothing
 };
 
-/// Dense heads become full rows of tiles. Window heads become the tiles that hold a visible key, which is
-/// more than the window where it cuts through tiles. A resumed plan is united with what it covered; both must
-/// use one grid (throws Unsupported when they do not). Keys that a release counts twice (overlap_allowed) are
-/// in the file once, and left_out says how many those are.
+/// Dense heads become full rows of tiles. Tiles that start anywhere (k_step) become the aligned tiles that
+/// they fill, and columns. Window heads become the tiles that hold a visible key, which is more than the
+/// window where it cuts through tiles. A resumed plan is united with what it covered; both must use one grid
+/// (throws Unsupported when they do not). Keys that a release counts twice (overlap_allowed) are in the file
+/// once, and left_out says how many those are.
 ExpandedPlan expand_plan(const AttentionPlan&, int64_t seq_len);
 
 /// Writes an expanded plan; `facts` are added to the metadata (method, params, ...).

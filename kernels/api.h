@@ -33,7 +33,7 @@ struct PlanView {
   const RouteView* heads;      ///< [q_heads], host memory
   const WindowView* windows;   ///< host memory
   int window_count;
-  int q_tile, k_tile;
+  int q_tile, k_tile, k_step;  ///< tile id t starts at key t * k_step; k_step = k_tile: an aligned grid
   int patterns;
   int64_t rows;                ///< ceil(seq_len / q_tile)
   const int32_t* tile_ptr;     ///< [patterns][rows+1], row stride tile_ptr_stride

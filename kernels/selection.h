@@ -111,9 +111,27 @@ struct StripeChoiceArgs {
 };
 Result stripe_choice_cuda(const StripeChoiceArgs&, void* stream);
 /// mask [rows][cols]: the counts[row] largest of scores (not negative) of each row, of equal ones those of the smaller
-/// column; force_first: column 0 comes before all. cols at most 12000.
-Result top_counts_cuda(const float* scores, const int64_t* counts, int64_t rows, int64_t cols, bool force_first, uint8_t* mask,
+/// column; the first `forced` columns come before all.
+Result top_counts_cuda(const float* scores, const int64_t* counts, int64_t rows, int64_t cols, int64_t forced, uint8_t* mask,
                        void* stream);
+/// Tiles and columns that cover vertical lines and slashes (methods/parts/vertical_slash.h), in two calls: the first finds
+/// the tiles' distances from a row's first query and counts every row's entries, the second writes the lists from the
+/// pointers that the caller made of the counts.
+struct SlashCoverArgs {
+  const int32_t *columns, *column_counts;  ///< [heads] lists column_stride apart, ascending; [heads], count_stride apart
+  int64_t column_stride, count_stride;
+  const uint8_t* distances;                ///< [heads][n] bytes
+  int64_t heads, n;                        ///< n at most slash_cover_most_tokens()
+  int q_tile, tile;
+  int32_t *offsets, *offset_counts;        ///< [heads][n / tile + 2] ascending; [heads]
+  uint8_t* covered;                        ///< [heads][n]: a key so far before the first query lies in a tile
+};
+int64_t slash_cover_most_tokens();
+/// tiles, columns [heads][rows + 1]: entry r + 1 counts those of row r, entry 0 is 0.
+Result slash_cover_counts_cuda(const SlashCoverArgs&, int32_t* tiles, int32_t* columns, void* stream);
+/// Rows begin at tile_ptr and col_ptr [heads][rows + 1] in tile_idx and col_idx, tile_stride and col_stride apart.
+Result slash_cover_lists_cuda(const SlashCoverArgs&, const int32_t* tile_ptr, const int32_t* col_ptr, int32_t* tile_idx,
+                              int64_t tile_stride, int32_t* col_idx, int64_t col_stride, void* stream);
 /// mask [heads][blocks][blocks]: (vertical[c] or slash[r - c]) and c <= r, of bytes [heads][blocks].
 Result stripe_mask_cuda(const uint8_t* vertical, const uint8_t* slash, int64_t heads, int64_t blocks, uint8_t* mask, void* stream);
 

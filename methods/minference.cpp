@@ -4,12 +4,12 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 
 #include "core/method.h"
 #include "methods/parts/artifacts.h"
 #include "methods/parts/minference_patterns.h"
+#include "methods/parts/on_device.h"
 #include "methods/parts/tail.h"
 #include "methods/parts/vertical_slash.h"
 
@@ -17,6 +17,8 @@ namespace prefill {
 namespace {
 
 constexpr int kTile = 64;  // of the released kernels
+constexpr int64_t kMostColumnsOnDevice =
+    8192;  // lists of columns alone, where the host finds tiles among them
 
 struct MInferenceParams {
   Path pattern_file;
@@ -24,6 +26,7 @@ struct MInferenceParams {
           block_topk = 100;
   double ratio = 1;
   int64_t starting_layer = 0;
+  int q_tile = 128;
   std::string semantics = "intended";
   template <class V>
   void fields(V& v) {
@@ -39,10 +42,14 @@ struct MInferenceParams {
     v("forced_distances", forced_distances, at_least(1), "smallest distances that count as heaviest");
     v("block_topk", block_topk, at_least(1), "key blocks of 64 per row of a block-sparse head");
     v("starting_layer", starting_layer, at_least(0), "layers before this one are dense");
+    v("q_tile", q_tile, in(64, 128),
+      "queries that share their keys, 64 or 128: each takes what slashes cross in all of them. 64 computes "
+      "fewer pairs and "
+      "is faster on a CPU, 128 on a GPU; always 64 under released and in layers with block-sparse heads");
     v("semantics", semantics, one_of({"released", "intended"}),
       "rules of the released code, or as they were meant");
   }
-  std::string invalid() const { return {}; }
+  std::string invalid() const { return q_tile == 64 || q_tile == 128 ? "" : "q_tile must be 64 or 128"; }
 };
 
 class MInference final : public MethodOf<MInferenceParams> {
@@ -72,16 +79,20 @@ class MInference final : public MethodOf<MInferenceParams> {
     }
     // Lists that a GPU makes never leave it. The released index conversion and block-sparse heads go by the
     // host.
-    if (!lines.empty() && blocks.empty() && !released() && !c.qkv.q.is_cpu()) {
-      add_vertical_slash_on_device(c, layer, lines, plan);
+    int64_t most = 0;
+    for (int h : lines) most = std::max(most, std::min(c.seq_len, columns_of(layer[size_t(h)])));
+    if (!lines.empty() && blocks.empty() && !released() && !c.qkv.q.is_cpu() &&
+        most <= kMostColumnsOnDevice) {
+      add_vertical_slash_on_device(c, layer, lines, most, plan);
       return plan;
     }
     std::vector<HostPattern> patterns;
-    if (!lines.empty()) add_vertical_slash(c, layer, lines, plan, patterns);
+    const SlashTiles tiles{released() || !blocks.empty() ? kTile : params.q_tile, kTile};
+    if (!lines.empty()) add_vertical_slash(c, layer, lines, tiles, plan, patterns);
     if (!blocks.empty()) add_block_sparse(c, blocks, plan, patterns);
     if (patterns.empty()) return plan;
     StageScope stage(c.clock, Stage::index, c.layer);
-    plan.tiles = pack_patterns(patterns, kTile, kTile, 1, c.qkv.q.device());
+    plan.tiles = pack_patterns(patterns, tiles.q_tile, tiles.k_tile, 1, c.qkv.q.device(), 1);
     return plan;
   }
 
@@ -119,7 +130,7 @@ class MInference final : public MethodOf<MInferenceParams> {
   }
 
   void add_vertical_slash_on_device(const LayerContext& c, const std::vector<HeadPattern>& layer,
-                                    const std::vector<int>& heads, AttentionPlan& plan) const {
+                                    const std::vector<int>& heads, int64_t most, AttentionPlan& plan) const {
     const int64_t n = c.seq_len;
     std::vector<int64_t> which, columns, distances;
     for (int h : heads) {
@@ -137,20 +148,19 @@ class MInference final : public MethodOf<MInferenceParams> {
     {
       StageScope stage(c.clock, Stage::select, c.layer);
       auto best = [&](const at::Tensor& sums, int64_t forced, const std::vector<int64_t>& counts) {
-        at::Tensor x = at::nan_to_num(sums.index_select(0, at::tensor(which, at::kLong).to(device)));
-        x.narrow(1, 0, std::min(forced, n)).fill_(std::numeric_limits<double>::infinity());
-        return top_counts(x, at::tensor(counts, at::kLong).to(device));
+        const bool all = int64_t(which.size()) == sums.size(0);
+        const at::Tensor x = all ? sums : sums.index_select(0, on_device(which, device));
+        return top_counts(at::nan_to_num(x), on_device(counts, device), forced);
       };
       vertical = best(vertical, params.forced_columns, columns);
       slash = best(slash, params.forced_distances, distances);
     }
     StageScope stage(c.clock, Stage::index, c.layer);
-    plan.tiles =
-        cover_vertical_slash(vertical, slash, *std::max_element(columns.begin(), columns.end()), kTile);
+    plan.tiles = cover_vertical_slash(vertical, slash, most, {params.q_tile, kTile});
   }
 
   void add_vertical_slash(const LayerContext& c, const std::vector<HeadPattern>& layer,
-                          const std::vector<int>& heads, AttentionPlan& plan,
+                          const std::vector<int>& heads, SlashTiles tiles, AttentionPlan& plan,
                           std::vector<HostPattern>& patterns) const {
     const int64_t n = c.seq_len;
     at::Tensor vertical, slash;
@@ -180,7 +190,7 @@ class MInference final : public MethodOf<MInferenceParams> {
     at::parallel_for(0, int64_t(heads.size()), 1, [&](int64_t from, int64_t to) {
       for (int64_t i = from; i < to; ++i)
         patterns[size_t(i)] = released() ? cover_vertical_slash_released(chosen[size_t(i)], n)
-                                         : cover_vertical_slash(chosen[size_t(i)], kTile, n);
+                                         : cover_vertical_slash(chosen[size_t(i)], tiles, n);
     });
   }
 
@@ -195,12 +205,12 @@ class MInference final : public MethodOf<MInferenceParams> {
       StageScope stage(c.clock, Stage::estimate, c.layer);
       std::vector<int64_t> kv;
       for (int h : heads) kv.push_back(h / group);
-      const at::Tensor q = c.backend.pool_mean(
-          c.qkv.q.index_select(0, at::tensor(heads, c.qkv.q.options().dtype(at::kInt))), kTile);
+      const at::Tensor q =
+          c.backend.pool_mean(c.qkv.q.index_select(0, on_device(heads, c.qkv.q.device())), kTile);
       at::Tensor k = c.backend.pool_mean(c.qkv.k, kTile);
       // Released: the last block is padded with zero keys, which pulls its mean towards zero.
       if (released() && n % kTile != 0) k.select(1, rows - 1).mul_(double(n % kTile) / kTile);
-      k = k.index_select(0, at::tensor(kv, c.qkv.q.options().dtype(at::kLong)));
+      k = k.index_select(0, on_device(kv, c.qkv.q.device()));
       scores = at::nan_to_num(at::matmul(q, k.transpose(1, 2))).to(at::kCPU).contiguous();
     }
     StageScope stage(c.clock, Stage::select, c.layer);
@@ -216,7 +226,8 @@ class MInference final : public MethodOf<MInferenceParams> {
           std::vector<int32_t> ids = heaviest(row, r + 1, keep, 0);
           // The plan needs the diagonal tile; where it was not among the chosen it comes on top.
           if (ids.back() != int32_t(r)) ids.push_back(int32_t(r));
-          p.tile_idx.insert(p.tile_idx.end(), ids.begin(), ids.end());
+          for (int32_t id : ids)
+            p.tile_idx.push_back(id * kTile);  // a plan's tiles are named by their first key
           p.end_row();
           p.end_group();
         }
@@ -231,26 +242,28 @@ class MInference final : public MethodOf<MInferenceParams> {
 PREFILL_METHOD(
     MInference,
     {.name = "minference",
+     .version = 2,
      .doc = "per-head vertical-slash, A-shape or block-sparse patterns, found offline, filled in from the "
             "last queries",
      .source =
          "Jiang et al., arXiv 2407.02490; repository microsoft/MInference. The default for heads without a "
          "pattern is the code's own (1000 columns, 6096 distances), made for 128K tokens: set `ratio`, "
          "`vertical` and `slash`, or calibrate, for shorter prompts",
-     .deviations = "Columns and distances are chosen alike under both semantics (float32 logits; equal sums "
-                   "go to the smaller "
-                   "index; of several forced distances the smaller first). released: computes exactly the "
-                   "keys of the code's "
-                   "64-wide ranges, which start anywhere and over-cover by up to 63 keys where slashes "
-                   "merge. intended: every "
-                   "key of the chosen columns and distances, each slash by the aligned 64x64 tiles it "
-                   "touches. Block-sparse "
-                   "heads: the diagonal block is always computed (the code may leave it out); released "
-                   "scores the last, partial "
-                   "key block by a mean that counts its padding",
-     .cost = "2*last_q*n*D*Hq FLOP for the tail, two selections of n per head; index O(n/64 * (columns + "
-             "distances)) "
-             "per head on the host (on a GPU the two [Hq,n] sums are copied to the host, which synchronises)",
+     .deviations =
+         "Columns and distances are chosen alike under both semantics (float32 logits; equal sums "
+         "go to the smaller "
+         "index; of several forced distances the smaller first). released: computes exactly the "
+         "keys of the code's "
+         "64-wide ranges, which start anywhere and over-cover by up to 63 keys where slashes "
+         "merge. intended: every "
+         "key of the chosen columns and distances, slashes by tiles of 64 keys that start anywhere, too, "
+         "for q_tile queries at a time. Block-sparse "
+         "heads: the diagonal block is always computed (the code may leave it out); released "
+         "scores the last, partial "
+         "key block by a mean that counts its padding",
+     .cost = "2*last_q*n*D*Hq FLOP for the tail, two selections of n per head; index O(n/q_tile * (columns + "
+             "n/64)) "
+             "per head (released: and distances, on the host, to which a GPU copies the two [Hq,n] sums)",
      .full_budget = R"({"slash": 1000000000})",
      .knob = "ratio",
      .knob_values = {0.0, 0.5, 1.0, 2.0, 5.0, 10.0},

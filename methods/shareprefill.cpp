@@ -8,6 +8,7 @@
 
 #include "core/base/text.h"
 #include "core/method.h"
+#include "methods/parts/on_device.h"
 #include "methods/parts/share_clusters.h"
 #include "methods/parts/stripes.h"
 #include "methods/parts/vertical_slash.h"
@@ -203,7 +204,7 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
     keep_similar(choice, borrowers, lenders, s);
     // Borrowers, like query-aware heads, add only the least stripes of their own.
     const at::Tensor least = at::full({int64_t(borrowers.size())}, rules.least, choice.verticals.options());
-    const at::Tensor who = at::tensor(borrowers, choice.verticals.options());
+    const at::Tensor who = on_device(borrowers, choice.verticals.device());
     const StripeSets own_full = borrowers.empty() ? StripeSets{} : take_stripes(choice);
     choice.verticals.index_put_({who}, least);
     choice.slashes.index_put_({who}, least);
@@ -241,7 +242,7 @@ class SharePrefill final : public MethodOf<SharePrefillParams, SharePrefillState
       vertical.push_back(s.by_cluster.at(int(cluster)).vertical);
       slash.push_back(s.by_cluster.at(int(cluster)).slash);
     }
-    const at::Tensor who = at::tensor(borrowers, choice.verticals.options());
+    const at::Tensor who = on_device(borrowers, choice.verticals.device());
     const at::Tensor near = (sqrt_js(at::stack(vertical), choice.vertical.index_select(0, who), released())
                                  .lt(params.similarity_threshold) &
                              sqrt_js(at::stack(slash), choice.slash.index_select(0, who), released())

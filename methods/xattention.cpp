@@ -7,6 +7,7 @@
 
 #include "core/method.h"
 #include "methods/parts/head_table.h"
+#include "methods/parts/on_device.h"
 #include "methods/parts/scores.h"
 #include "methods/parts/selectors.h"
 
@@ -135,7 +136,7 @@ class XAttention final : public MethodOf<XAttentionParams> {
     at::Tensor order = mass.masked_fill(diagonal, 1e30).argsort(/*stable=*/true, -1, /*descending=*/true);
     at::Tensor sorted = mass.to(at::kDouble).gather(-1, order);
     at::Tensor before = at::constant_pad_nd(sorted.cumsum(-1), {2, 0}).narrow(-1, 0, grid.cols());
-    at::Tensor share = at::tensor(p, at::kDouble).to(mass.device()).view({-1, 1, 1});
+    at::Tensor share = on_device(p, mass.device()).view({-1, 1, 1});
     at::Tensor keep = before < sorted.sum(-1, /*keepdim=*/true) * share;
     at::Tensor first = (at::zeros_like(keep).scatter(-1, order, keep) | both) & causal;
     at::Tensor later = select_top_p(mass, p, causal, both);

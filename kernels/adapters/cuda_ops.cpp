@@ -29,6 +29,37 @@ at::Tensor true_columns(const at::Tensor& mask, const at::Tensor& ptr, const at:
   return idx;
 }
 
+DeviceOps::SlashLists cover_slashes(const at::Tensor& columns, const at::Tensor& counts, const at::Tensor& distances,
+                                    int64_t q_tile, int64_t tile) {
+  const c10::cuda::CUDAGuard guard(distances.device());
+  const int64_t heads = distances.size(0), n = distances.size(1), rows = (n + q_tile - 1) / q_tile;
+  if (n > kernels::slash_cover_most_tokens()) return {};
+  const at::Tensor far = distances.contiguous();
+  const at::Tensor offsets = at::empty({heads, n / tile + 2}, counts.options()), found = at::empty({heads}, counts.options()),
+                   covered = at::empty({heads, n}, distances.options());
+  kernels::SlashCoverArgs a{};
+  a.columns = columns.const_data_ptr<int32_t>(), a.column_stride = columns.stride(0);
+  a.column_counts = counts.const_data_ptr<int32_t>(), a.count_stride = counts.stride(0);
+  a.distances = reinterpret_cast<const uint8_t*>(far.const_data_ptr<bool>());
+  a.heads = heads, a.n = n, a.q_tile = int(q_tile), a.tile = int(tile);
+  a.offsets = offsets.data_ptr<int32_t>(), a.offset_counts = found.data_ptr<int32_t>();
+  a.covered = reinterpret_cast<uint8_t*>(covered.data_ptr<bool>());
+  DeviceOps::SlashLists out;
+  const at::Tensor tiles = at::empty({heads, rows + 1}, counts.options()), singles = at::empty_like(tiles);
+  if (!known(kernels::slash_cover_counts_cuda(a, tiles.data_ptr<int32_t>(), singles.data_ptr<int32_t>(), stream_of(far))))
+    return {};
+  out.tile_ptr = tiles.cumsum(1, at::kInt), out.col_ptr = singles.cumsum(1, at::kInt);
+  // row r: at most (r * q_tile) / tile tiles before its own, every column and what one tile has too little
+  const int64_t own = (q_tile + tile - 1) / tile, before = rows * (rows - 1) / 2 * q_tile / tile;
+  out.tile_idx = at::empty({heads, before + rows * own}, counts.options());
+  out.col_idx = at::empty({heads, rows * (columns.size(1) + tile)}, counts.options());
+  adapters::raise_on(kernels::slash_cover_lists_cuda(a, out.tile_ptr.const_data_ptr<int32_t>(), out.col_ptr.const_data_ptr<int32_t>(),
+                                                     out.tile_idx.data_ptr<int32_t>(), out.tile_idx.stride(0),
+                                                     out.col_idx.data_ptr<int32_t>(), out.col_idx.stride(0), stream_of(far)),
+                     "cuda");
+  return out;
+}
+
 at::Tensor tile_energy(const at::Tensor& q, const at::Tensor& kbar, const DeviceOps::Energy& how) {
   const int64_t n = q.size(1), cols = (n + how.k_tile - 1) / how.k_tile, group = q.size(0) / kbar.size(0);
   if (!half(q) || kbar.scalar_type() != q.scalar_type() || kbar.size(1) != cols || q.stride(2) != 1) return {};
@@ -141,6 +172,7 @@ const bool registered = [] {
   DeviceOps& ops = cuda_ops();  // another file adds its own
   ops.true_columns = true_columns, ops.tile_energy = tile_energy, ops.stripe_hits = stripe_hits;
   ops.select_tiles = select_tiles, ops.count_for_mass = count_for_mass;
+  ops.cover_slashes = cover_slashes;
   ops.softmax_block_sums = softmax_block_sums, ops.strided_mass = strided_mass;
   return true;
 }();

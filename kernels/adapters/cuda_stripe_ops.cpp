@@ -61,13 +61,13 @@ DeviceOps::StripeNumbers choose_stripes(const at::Tensor& vertical, const at::Te
   return out;
 }
 
-at::Tensor top_counts(const at::Tensor& scores, const at::Tensor& counts, bool force_first) {
+at::Tensor top_counts(const at::Tensor& scores, const at::Tensor& counts, int64_t forced) {
   if (scores.scalar_type() != at::kFloat) return {};
   const c10::cuda::CUDAGuard guard(scores.device());
   const at::Tensor x = scores.contiguous(), wanted = counts.contiguous();
   const at::Tensor mask = at::empty(x.sizes(), x.options().dtype(at::kBool));
   const bool done = known(kernels::top_counts_cuda(x.const_data_ptr<float>(), wanted.const_data_ptr<int64_t>(), x.size(0),
-                                                              x.size(1), force_first, bytes(mask), stream_of(x)));
+                                                              x.size(1), forced, bytes(mask), stream_of(x)));
   return done ? mask : at::Tensor();
 }
 

@@ -41,6 +41,8 @@ std::string wrong_with(const AttentionPlan& p, const Qkv& a) {
   const TileSet& t = p.tiles;
   if ((tiles || means) && (t.q_tile < 1 || t.k_tile < 1)) return "tile sizes must be at least 1";
   if (tiles) {
+    if (t.k_step < 0 || t.k_tile % t.step()) return "k_step must divide k_tile";
+    if (!t.aligned() && p.complement) return "a pooled complement needs tiles of an aligned grid";
     const int64_t rows = (n + t.q_tile - 1) / t.q_tile;
     if (!is_matrix(t.tile_ptr, at::kInt, 1, rows + 1) || !is_matrix(t.tile_idx, at::kInt, t.tile_ptr.size(0), 0))
       return str("tile_ptr must be int32 [patterns, ", rows + 1, "] and tile_idx int32 [patterns, capacity]");
@@ -92,6 +94,7 @@ PlanArgs::PlanArgs(const AttentionPlan& p, const Qkv& a) {
   const TileSet& t = p.tiles;
   view.q_tile = t.q_tile;
   view.k_tile = t.k_tile;
+  view.k_step = t.step();
   view.rows = t.q_tile > 0 ? (a.seq_len() + t.q_tile - 1) / t.q_tile : 0;
   view.col_rows = t.col_rows;
   if (t.tile_ptr.defined()) {

@@ -39,6 +39,10 @@ void register_all(bool full) {
         for (double density : full ? std::vector<double>{0.05, 0.1, 0.2, 0.5} : std::vector<double>{0.1, 0.5})
           for (int tile : {64, 128})
             add(str("tiles", tile, "/density", density), {"cpu", heads, kv, dim, n, type, tiles(tile, density)});
+        for (int q_tile : {64, 128})
+          add(str("free", q_tile, "x64/density0.5"), {"cpu", heads, kv, dim, n, type, [=](int h, int64_t m) {
+                                                       return random_free_tiles(h, m, q_tile, 64, 0.5);
+                                                     }});
         add("columns/density0.1", {"cpu", heads, kv, dim, n, type, [](int h, int64_t m) {
                                      return random_columns(h, m, 64, 0.1);
                                    }});

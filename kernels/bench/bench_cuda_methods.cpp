@@ -3,7 +3,7 @@
 // Before a method is timed its plan for a short prompt is computed here and by cpu-ref; one that differs is
 // not timed.
 //
-//   bench_cuda_methods [SHORTEST LONGEST [LABEL]]
+//   bench_cuda_methods [SHORTEST LONGEST [LABEL | --methods LIST.json]]
 // tokens, default 4096 131072; LABEL: to run alone, beside dense.
 //
 //   bench_cuda_methods --input QKV.safetensors... [--methods LIST.json]
@@ -272,7 +272,13 @@ int main(int argc, char** argv) {
   const int64_t shortest = argc > 2 ? std::atoll(argv[1]) : 4096,
                 longest = argc > 2 ? std::atoll(argv[2]) : 131072;
   std::vector<Entry> list = entries();
-  if (argc > 3)
+  if (argc > 4 && std::string(argv[3]) == "--methods") try {
+      list = read_entries(argv[4]);
+    } catch (const InputError& error) {
+      std::cerr << error.what() << "\n";
+      return 2;
+    }
+  else if (argc > 3)
     std::erase_if(list, [&](const Entry& e) { return e.label != argv[3] && e.method != "dense"; });
   const auto differences = verify(list);
   for (int64_t n = shortest; n > 0 && n <= longest; n *= 2)

@@ -88,6 +88,28 @@ inline AttentionPlan random_tiles(int q_heads, int64_t n, int tile, double densi
   return plan;
 }
 
+/// A pattern per head: tiles of q_tile x k_tile that start anywhere, with gaps that give about `density`.
+inline AttentionPlan random_free_tiles(int q_heads, int64_t n, int q_tile, int k_tile, double density) {
+  std::mt19937 rng(17);
+  std::uniform_real_distribution<double> uniform;
+  std::vector<std::vector<std::vector<int>>> lists(q_heads);
+  for (auto& list : lists)
+    for (int64_t first = 0; first < n; first += q_tile) {
+      std::vector<int> row;
+      const auto gap = [&] { return int64_t(2 * uniform(rng) * k_tile * (1 - density) / density); };
+      for (int64_t key = gap(); key + k_tile <= first; key += k_tile + gap()) row.push_back(int(key));
+      for (int64_t key = first; key < std::min(n, first + q_tile); key += k_tile) row.push_back(int(key));
+      list.push_back(row);
+    }
+  AttentionPlan plan;
+  for (int h = 0; h < q_heads; ++h) plan.heads.push_back({Route::tiles, h});
+  plan.tiles.q_tile = q_tile;
+  plan.tiles.k_tile = k_tile;
+  plan.tiles.k_step = 1;
+  to_csr(lists, plan.tiles.tile_ptr, plan.tiles.tile_idx);
+  return plan;
+}
+
 /// The diagonal tiles plus a share of single columns, one list for each row of tiles.
 inline AttentionPlan random_columns(int q_heads, int64_t n, int tile, double density) {
   AttentionPlan plan = random_tiles(q_heads, n, tile, 0);

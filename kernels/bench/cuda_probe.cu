@@ -288,7 +288,7 @@ struct DevicePlan {
 PlanView view(const Case& c, const HostPlan& h, const DevicePlan& d) {
   PlanView v{};
   v.heads = h.heads.data(), v.windows = h.windows.data(), v.window_count = int(h.windows.size());
-  v.q_tile = c.q_tile, v.k_tile = c.k_tile, v.patterns = h.patterns, v.rows = h.rows;
+  v.q_tile = c.q_tile, v.k_tile = v.k_step = c.k_tile, v.patterns = h.patterns, v.rows = h.rows;
   v.tile_ptr = d.ptr.p, v.tile_idx = d.idx.p, v.tile_ptr_stride = h.rows + 1, v.tile_idx_stride = h.capacity;
   v.col_rows = c.col_rows;
   if (c.columns)

@@ -29,9 +29,10 @@ void visible_keys(const QkvView& a, const PlanView& p, RouteView route, int64_t 
   const int64_t row = i / p.q_tile;
   const int32_t* ptr = p.tile_ptr + route.index * p.tile_ptr_stride;
   const int32_t* idx = p.tile_idx + route.index * p.tile_idx_stride;
-  for (int32_t t = ptr[row]; t < ptr[row + 1]; ++t)
-    for (int64_t j = int64_t(idx[t]) * p.k_tile; j < (int64_t(idx[t]) + 1) * p.k_tile && j <= i; ++j)
-      keys.push_back(j);
+  for (int32_t t = ptr[row]; t < ptr[row + 1]; ++t) {
+    const int64_t start = int64_t(idx[t]) * p.k_step;
+    for (int64_t j = start; j < start + p.k_tile && j <= i; ++j) keys.push_back(j);
+  }
   if (p.col_ptr) {
     const int64_t group = row / p.col_rows;
     const int32_t* col_ptr = p.col_ptr + route.index * p.col_ptr_stride;

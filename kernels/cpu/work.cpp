@@ -7,12 +7,13 @@ namespace {
 
 Result bad(const char* why) { return {Status::bad_argument, why}; }
 
-/// One row of a CSR list: pointers and ids in range and ascending.
-Result check_list(const int32_t* ptr, int64_t capacity, const int32_t* idx, int64_t r, int64_t limit, const char* what) {
+/// One row of a CSR list: pointers and ids in range and ascending, `apart` from one to the next at least.
+Result check_list(const int32_t* ptr, int64_t capacity, const int32_t* idx, int64_t r, int64_t limit, int64_t apart,
+                  const char* what) {
   const int64_t b = ptr[r], e = ptr[r + 1];
   if (b < 0 || e < b || e > capacity) return bad(what);
   for (int64_t i = b; i < e; ++i) {
-    if (idx[i] < 0 || idx[i] >= limit || (i > b && idx[i] <= idx[i - 1])) return bad(what);
+    if (idx[i] < 0 || idx[i] >= limit || (i > b && idx[i] - int64_t(idx[i - 1]) < apart)) return bad(what);
   }
   return {};
 }
@@ -21,8 +22,9 @@ Result check_tiles(const QkvView& a, const PlanView& p, int32_t pattern) {
   for (int64_t r = 0; r < p.rows; ++r) {
     const int64_t last_query = least((r + 1) * p.q_tile, a.seq_len) - 1;
     if (Result res = check_list(p.tile_ptr + pattern * p.tile_ptr_stride, p.tile_idx_stride,
-                                p.tile_idx + pattern * p.tile_idx_stride, r, last_query / p.k_tile + 1,
-                                "a row's tile ids must ascend and start no later than the row's last query");
+                                p.tile_idx + pattern * p.tile_idx_stride, r, last_query / p.k_step + 1,
+                                p.k_tile / p.k_step,
+                                "a row's tiles must ascend, not overlap, and start no later than the row's last query");
         res.status != Status::ok)
       return res;
   }
@@ -31,7 +33,7 @@ Result check_tiles(const QkvView& a, const PlanView& p, int32_t pattern) {
   for (int64_t g = 0; g < ceil_div(p.rows, p.col_rows); ++g) {
     if (Result res = check_list(p.col_ptr + pattern * p.col_ptr_stride, p.col_idx_stride,
                                 p.col_idx + pattern * p.col_idx_stride, g,
-                                most(g * p.col_rows * p.q_tile, 0),
+                                most(g * p.col_rows * p.q_tile, 0), 1,
                                 "a group's columns must ascend and lie before the group's first query");
         res.status != Status::ok)
       return res;
@@ -52,6 +54,8 @@ Result validate(const QkvView& a, const PlanView& p, const OutView& o) {
   for (int h = 0; h < a.q_heads; ++h) tiles = tiles || p.heads[h].kind == route_tiles;
   if (tiles) {
     if (p.q_tile < 1 || p.k_tile < 1) return bad("tile sizes must be at least 1");
+    if (p.k_step < 1 || p.k_tile % p.k_step) return bad("k_step must divide k_tile");
+    if (p.pooled_k && p.k_step != p.k_tile) return bad("the pooled complement needs tiles of an aligned grid");
     if (p.rows != ceil_div(a.seq_len, p.q_tile)) return bad("rows must be ceil(seq_len / q_tile)");
   }
   for (int h = 0; h < a.q_heads; ++h) {
@@ -116,7 +120,7 @@ bool KeyReader::next_run() {
   const Unit& u = *t_.unit;
   if (u.route.kind == route_tiles) {
     if (tile_ == tile_end_) return false;
-    run_ = int64_t(*tile_++) * p_.plan.k_tile;
+    run_ = int64_t(*tile_++) * p_.plan.k_step;
     run_end_ = least(run_ + p_.plan.k_tile, t_.q1);
     return true;
   }

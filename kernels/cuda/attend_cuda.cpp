@@ -7,10 +7,12 @@
 #include <cstring>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "kernels/api.h"
 #include "kernels/cuda/attend_mma.h"
 #include "kernels/cuda/attend_sm90.h"
+#include "kernels/cuda/copy_columns.h"
 #include "kernels/cuda/tensor_maps.h"
 #include "kernels/cuda/work_list.h"
 
@@ -59,6 +61,79 @@ Result check(const QkvView& qkv, const PlanView& plan, const OutView& out) {
   if (plan.pooled_k && plan.pooled_block % plan.k_tile)
     return {Status::bad_argument, "the complement's block must be a multiple of k_tile"};
   if (out.tile_mean && !out.lse) return {Status::bad_argument, "tile means need lse"};
+  const bool means = out.tile_mean || out.want_tile_mean;
+  if (plan.tile_ptr && plan.k_step != plan.k_tile && (plan.pooled_k || means))
+    return {Status::unsupported, "tile means and a pooled complement need tiles of an aligned grid"};
+  return {};
+}
+
+constexpr int64_t kCounterBytes = 256;  ///< of the workspace, before packed columns
+
+/// How column lists that several items of 128 queries share are copied side by side before they are computed, so that
+/// they arrive as fast as tiles: a launch for each run of groups of rows, as long as memory allows.
+struct PackedColumns {
+  int64_t span = 0;      ///< queries that share a list; 0: the columns are not packed
+  int64_t capacity = 0;  ///< rows of a unit
+  int units = 0;
+  std::vector<int> first_group;  ///< of each launch, and their end
+  int64_t bytes(const QkvView& a) const { return span ? 2 * units * capacity * a.head_dim * 2 : 0; }
+};
+
+/// 2.25 GiB, what lists of all keys of 131,072 tokens take for 32 heads, or PREFILL_CUDA_COLUMN_MIB (0: columns are
+/// gathered).
+int64_t packed_bytes_allowed() {
+  const char* mib = std::getenv("PREFILL_CUDA_COLUMN_MIB");
+  return mib ? std::atoll(mib) << 20 : 9ll << 28;
+}
+
+PackedColumns pack_columns(const QkvView& a, const PlanView& plan, const cuda::AttendParams& p) {
+  constexpr int64_t kLeastReuse = 4;         ///< items that share a list: a copy costs about what one item's gathering does
+  PackedColumns c;
+  const int64_t span = int64_t(plan.col_rows) * plan.q_tile, n = a.seq_len;
+  if (!plan.col_ptr || span % 128 || span / 128 < kLeastReuse) return c;
+  const cuda::WorkList& work = p.work;
+  c.units = 1 + work.slots[work.section_slot[work.sections] - 1].unit;
+  const int64_t most_rows = packed_bytes_allowed() / (2 * c.units * a.head_dim * 2);
+  const int groups = static_cast<int>((n + span - 1) / span);
+  int64_t rows = 0;  // of the launch so far; columns lie before their group's first query
+  c.first_group.push_back(0);
+  for (int g = 0; g < groups; ++g) {
+    const int64_t most = g * span + cuda::kColumnBox;
+    if (most > most_rows) return {};  // gathered instead
+    if (rows + most > most_rows) {
+      c.first_group.push_back(g);
+      rows = 0;
+    }
+    rows += most;
+    c.capacity = std::max(c.capacity, rows);
+  }
+  c.first_group.push_back(groups);
+  c.span = span;
+  return c;
+}
+
+using Launch = cudaError_t (*)(const cuda::AttendParams&, int, cudaStream_t);
+
+Result run_packed(cuda::AttendParams& p, const PackedColumns& columns, Launch launch, int multiprocessors, void* workspace,
+                  cudaStream_t stream) {
+  using namespace cuda;
+  const QkvView& qkv = p.qkv;
+  char* const k = static_cast<char*>(workspace) + kCounterBytes;
+  char* const v = k + columns.bytes(qkv) / 2;
+  const int64_t d = qkv.head_dim, unit = columns.capacity * d;
+  for (auto [map, base] : {std::pair{&p.k[kMapColumns], k}, {&p.v[kMapColumns], v}})
+    if (Result r = make_tensor_map(*map, base, qkv.dtype, qkv.head_dim, columns.capacity, columns.units, d, unit, kColumnBox);
+        r.status != Status::ok)
+      return r;
+  const int tiles = p.work.tiles, per_group = static_cast<int>(columns.span / 128);
+  for (size_t i = 0; i + 1 < columns.first_group.size(); ++i) {
+    p.first_group = columns.first_group[i];
+    const int groups = columns.first_group[i + 1] - p.first_group, first = p.first_group * per_group;
+    keep_tiles(p.work, first, std::min(tiles, first + groups * per_group) - first);
+    if (auto rc = copy_columns(p, columns.units, groups, columns.capacity, k, v, stream); rc != cudaSuccess) return from_cuda(rc);
+    if (auto rc = cudaMemsetAsync(workspace, 0, kCounterBytes, stream); rc != cudaSuccess) return from_cuda(rc);
+    if (auto rc = launch(p, std::min(multiprocessors, p.work.items), stream); rc != cudaSuccess) return from_cuda(rc);
+  }
   return {};
 }
 
@@ -89,12 +164,14 @@ Result run_sm90(cuda::AttendParams& p, int multiprocessors, void* workspace, cud
         r.status != Status::ok)
       return r;
   }
-  if (auto rc = cudaMemsetAsync(workspace, 0, 256, stream); rc != cudaSuccess) return from_cuda(rc);
-  const int blocks = std::min(multiprocessors, p.work.items);
   const bool half = qkv.dtype == Dtype::f16;
-  const auto launch = qkv.head_dim == 128 ? (half ? attend_sm90_d128_f16 : attend_sm90_d128_bf16)
-                                          : (half ? attend_sm90_d64_f16 : attend_sm90_d64_bf16);
-  return from_cuda(launch(p, blocks, stream));
+  const Launch launch = qkv.head_dim == 128 ? (half ? attend_sm90_d128_f16 : attend_sm90_d128_bf16)
+                                            : (half ? attend_sm90_d64_f16 : attend_sm90_d64_bf16);
+  const PackedColumns columns = pack_columns(qkv, plan, p);
+  p.gathers = p.has_columns && !columns.span;
+  if (columns.span) return run_packed(p, columns, launch, multiprocessors, workspace, stream);
+  if (auto rc = cudaMemsetAsync(workspace, 0, kCounterBytes, stream); rc != cudaSuccess) return from_cuda(rc);
+  return from_cuda(launch(p, std::min(multiprocessors, p.work.items), stream));
 }
 
 }  // namespace
@@ -107,7 +184,12 @@ Result attend_cuda_supports(const QkvView& qkv, const PlanView& plan, const OutV
   return cuda::build_work_list(qkv, plan, true, *p);
 }
 
-size_t attend_cuda_workspace(const QkvView&, const PlanView&, const OutView&) { return 256; }
+size_t attend_cuda_workspace(const QkvView& qkv, const PlanView& plan, const OutView& out) {
+  if (!plan.col_ptr || check(qkv, plan, out).status != Status::ok || !use_sm90(current_chip())) return kCounterBytes;
+  const auto p = std::make_unique<cuda::AttendParams>();
+  if (cuda::build_work_list(qkv, plan, true, *p).status != Status::ok) return kCounterBytes;
+  return size_t(kCounterBytes + pack_columns(qkv, plan, *p).bytes(qkv));
+}
 
 Result attend_cuda(const QkvView& qkv, const PlanView& plan, const OutView& out, void* workspace, void* stream_handle) {
   using namespace cuda;

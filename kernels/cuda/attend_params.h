@@ -14,7 +14,8 @@ constexpr int kMaxUnits = 128;    ///< groups of packed heads
 constexpr int kMaxSlots = 1024;   ///< (unit, part of 128 queries)
 constexpr int kMaxSections = 64;  ///< groups of key/value heads that stay in L2 together
 constexpr int kMaxWindows = 64;
-constexpr int kMapTile = 0, kMapPooled = 1, kMaps = 2;
+constexpr int kMapTile = 0, kMapColumns = 1, kMapPooled = 2, kMaps = 3;  ///< as kStageTiles ... are numbered
+constexpr int kColumnBox = 128;   ///< packed columns that a stage reads, and room between two lists
 
 /// Query heads of one key/value head that read the same keys.
 struct Unit {
@@ -32,7 +33,7 @@ struct Slot {
 /// Work item -> (section, 128 queries, slot). Late queries first, since their rows are the longest.
 struct WorkList {
   int items, sections;
-  int tiles;  ///< ceil(seq_len / 128)
+  int first_tile, tiles;  ///< of 128 queries each
   int section_item[kMaxSections + 1], section_slot[kMaxSections + 1];
   Slot slots[kMaxSlots];
   Unit units[kMaxUnits];
@@ -40,19 +41,22 @@ struct WorkList {
 
 struct AttendParams {
   CUtensorMap q, out;              ///< [heads, rows, D]; boxes of row_box x 64 elements
-  CUtensorMap k[kMaps], v[kMaps];  ///< boxes of key_box x 64 and, for pooled keys, 128 x 64
+  CUtensorMap k[kMaps], v[kMaps];  ///< boxes of key_box x 64 and, for pooled keys and packed columns, 128 x 64
   WorkList work;
   int* next_item;                  ///< device counter, zero at launch
   int seq_len, head_dim;
   int row_box, row_box_shift;      ///< queries per Q box: min(64, q_tile)
   int key_box, key_box_shift;      ///< keys per K/V box: 16, 32, 64 or 128
-  int boxes_per_tile;              ///< k_tile / key_box
   float scale, scale_log2;
   QkvView qkv;
   PlanView plan;
   OutView result;
   WindowView windows[kMaxWindows];
   bool has_columns, has_pooled, write_out;
+  /// Hopper: columns are gathered one by one; else (pack_columns.cu) each unit's lists of this launch's groups of rows lie
+  /// side by side, first_group's first, kColumnBox rows apart.
+  bool gathers;
+  int first_group;
   int pooled_blocks;
   float pooled_bias;               ///< ln(block) / scale: added to raw scores
 };

@@ -230,7 +230,7 @@ __device__ __forceinline__ void consume(const AttendParams& p, SharedLayout<D>& 
     mbarrier_wait(&shared.k_full[at], parity);
     const StageMeta& meta = shared.meta[stage % kMetaRing];
     const int flags = meta.flags;
-    const bool last = flags & kStageLast, columns = (flags & kStageKinds) == kStageColumns;
+    const bool last = flags & kStageLast, columns = p.gathers && (flags & kStageKinds) == kStageColumns;
     fence_async_proxy_if(columns);
     if (flags & (kStageSkip << wg)) {
       take_turn();
@@ -317,7 +317,7 @@ __global__ void __launch_bounds__(384, 1) attend_tiles_kernel(const __grid_const
   const int group = threadIdx.x / 128;
   if (threadIdx.x == 0) {
     if (smem_address(raw) % 1024) __trap();
-    init_barriers(shared, p.has_columns);
+    init_barriers(shared, p.gathers);
   }
   __syncthreads();
   if (group == 0) {
@@ -326,7 +326,7 @@ __global__ void __launch_bounds__(384, 1) attend_tiles_kernel(const __grid_const
       plan_items(p, shared);
     else if (threadIdx.x < 64)
       load_stages(p, shared);
-    else if (p.has_columns)
+    else if (p.gathers)
       gather_columns<D, T>(p, shared, threadIdx.x / 32 - 2);
   } else {
     set_registers_up<224>();

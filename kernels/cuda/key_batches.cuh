@@ -28,7 +28,7 @@ class KeyBatches {
       const int32_t* ptr = p.plan.tile_ptr + item.index * p.plan.tile_ptr_stride;
       ids_ = p.plan.tile_idx + item.index * p.plan.tile_idx_stride;
       begin_ = ptr[row], end_ = ptr[row + 1];
-      tiles_.start_list(ids_, begin_, end_, p.plan.k_tile >> shift_, last >> shift_, lane);
+      tiles_.start_list(ids_, begin_, end_, p.plan.k_step, p.plan.k_tile, 1 << shift_, last, lane);
       if (p.has_pooled) blocks_ = int(int64_t(row) * p.plan.q_tile / p.plan.pooled_block);
       if (p.has_columns) {
         const int32_t* columns = p.plan.col_ptr + item.index * p.plan.col_ptr_stride + row / p.plan.col_rows;
@@ -42,21 +42,21 @@ class KeyBatches {
         sink = min(end, (info.sink + box - 1) >> shift_);
         local = max(sink, max(0, first - info.local + 1) >> shift_);
       }
-      tiles_.start_ranges(sink, local, end);
+      tiles_.start_ranges(sink, local, end, box);
     }
   }
 
   __device__ __forceinline__ void next(KeyBatch& batch) {
     bool valid = true, pooled = false;
-    if (tiles_.box >= 0) {
+    if (tiles_.key >= 0) {
       for (int at = 0; at < kMmaKeys; at += 1 << shift_) {
-        const int start = tiles_.box < 0 ? kHiddenKey : tiles_.box << shift_;
+        const int start = tiles_.key < 0 ? kHiddenKey : tiles_.key;
         for (int i = lane_; i < 1 << shift_; i += 32) {
           const bool real = start + i < p_.seq_len;
           batch.row[at + i] = real ? start + i : -1;
           batch.position[at + i] = real ? start + i : kHiddenKey;
         }
-        if (tiles_.box >= 0) tiles_.step(lane_);
+        if (tiles_.key >= 0) tiles_.next(lane_);
       }
     } else if (block_ < blocks_) {
       pooled = true;

@@ -1,4 +1,4 @@
-// Walks the key boxes of one plan row from the last to the first. All lanes of a warp call together; `box` is the
+// Walks the key boxes of one plan row from the last to the first. All lanes of a warp call together; `key` is the
 // same in all of them.
 #pragma once
 #include <cstdint>
@@ -6,45 +6,49 @@
 namespace prefill::kernels::cuda {
 
 struct KeyCursor {
-  int box = -1;  ///< current box, -1 at the end
+  int key = -1;  ///< first key of the current box, -1 at the end
 
-  /// Tiles of a CSR row, each `boxes_per_tile` boxes; boxes after `last_box` are left out.
-  __device__ __forceinline__ void start_list(const int32_t* ids, int begin, int end, int boxes_per_tile, int last_box,
+  /// Tiles of a CSR row: id t holds the `tile` keys from t * step on, in boxes of `box` keys; boxes that start after
+  /// `last_key` are left out.
+  __device__ __forceinline__ void start_list(const int32_t* ids, int begin, int end, int step, int tile, int box, int last_key,
                                              int lane) {
-    ids_ = ids, begin_ = begin, at_ = end, chunk_ = end, per_tile_ = boxes_per_tile, listed_ = true;
-    box = 0;
-    step(lane);
-    while (box > last_box) step(lane);
+    ids_ = ids, begin_ = begin, at_ = end, chunk_ = end, step_ = step, box_ = box, last_box_ = tile - box, listed_ = true;
+    key = 0, tile_ = 0;
+    next(lane);
+    while (key > last_key) next(lane);
   }
-  /// Boxes [local_begin, end) and [0, sink_end), without repetition.
-  __device__ __forceinline__ void start_ranges(int sink_end, int local_begin, int end) {
-    listed_ = false, begin_ = local_begin, at_ = sink_end;
-    box = end - 1;
+  /// Boxes from local_begin to end and from 0 to sink_end (numbers of boxes), without repetition.
+  __device__ __forceinline__ void start_ranges(int sink_end, int local_begin, int end, int box) {
+    listed_ = false, begin_ = local_begin * box, at_ = sink_end * box, box_ = box;
+    key = (end - 1) * box;
   }
-  __device__ __forceinline__ void step(int lane) {
+  __device__ __forceinline__ void next(int lane) {
     if (!listed_) {
-      --box;
-      if (box < begin_ && box >= at_) box = at_ - 1;
+      key -= box_;
+      if (key < begin_ && key >= at_) key = at_ - box_;
+      if (key < 0) key = -1;
       return;
     }
-    if (box % per_tile_ != 0) {
-      --box;
+    if (key > tile_) {
+      key -= box_;
       return;
     }
     if (--at_ < begin_) {
-      box = -1;
+      key = -1;
       return;
     }
     if (at_ < chunk_) {  // fetch the next 32 ids
       chunk_ = max(begin_, at_ - 31);
       cached_ = chunk_ + lane <= at_ ? ids_[chunk_ + lane] : 0;
     }
-    box = __shfl_sync(0xffffffffu, cached_, at_ - chunk_) * per_tile_ + per_tile_ - 1;
+    tile_ = __shfl_sync(0xffffffffu, cached_, at_ - chunk_) * step_;
+    key = tile_ + last_box_;
   }
 
  private:
   const int32_t* ids_ = nullptr;
-  int begin_ = 0, at_ = 0, chunk_ = 0, per_tile_ = 1, cached_ = 0;
+  int begin_ = 0, at_ = 0, chunk_ = 0, step_ = 1, box_ = 1, last_box_ = 0, cached_ = 0;
+  int tile_ = 0;  // first key of the current tile
   bool listed_ = false;
 };
 

@@ -50,10 +50,10 @@ struct Planner {
       const int32_t* ptr = p.plan.tile_ptr + item.index * p.plan.tile_ptr_stride;
       const int32_t* ids = p.plan.tile_idx + item.index * p.plan.tile_idx_stride;
       const int row = item.rows[0];
-      a.start_list(ids, ptr[row], ptr[row + 1], p.boxes_per_tile, (one_list ? last_query : item.last[0]) >> p.key_box_shift,
+      a.start_list(ids, ptr[row], ptr[row + 1], p.plan.k_step, p.plan.k_tile, p.key_box, one_list ? last_query : item.last[0],
                    lane);
       if (!one_list)
-        b.start_list(ids, ptr[row + 1], ptr[row + 2], p.boxes_per_tile, item.last[1] >> p.key_box_shift, lane);
+        b.start_list(ids, ptr[row + 1], ptr[row + 2], p.plan.k_step, p.plan.k_tile, p.key_box, item.last[1], lane);
     } else {
       const int end = (last_query >> p.key_box_shift) + 1;
       int sink_end = 0, local_begin = 0;
@@ -61,20 +61,19 @@ struct Planner {
         sink_end = min(end, (info.sink + p.key_box - 1) >> p.key_box_shift);
         local_begin = max(sink_end, max(0, item.first[0] - info.local + 1) >> p.key_box_shift);
       }
-      a.start_ranges(sink_end, local_begin, end);
+      a.start_ranges(sink_end, local_begin, end, p.key_box);
     }
     const bool window = item.kind == 1;
     const int boxes = kStageKeys >> p.key_box_shift;
-    while (a.box >= 0 || (!one_list && b.box >= 0)) {
+    while (a.key >= 0 || (!one_list && b.key >= 0)) {
       int key_start = kNever;
       bool any[2] = {false, false}, mask[2] = {false, false};
       for (int i = 0; i < boxes; ++i) {
-        const int box = one_list ? a.box : max(a.box, b.box);
-        const int start = box * p.key_box;
+        const int start = one_list ? a.key : max(a.key, b.key);
 #pragma unroll
         for (int wg = 0; wg < 2; ++wg) {
-          bool mine = box >= 0 && item.last[wg] >= item.first[wg] && start <= item.last[wg] &&
-                      (one_list || (wg == 0 ? a.box : b.box) == box);
+          bool mine = start >= 0 && item.last[wg] >= item.first[wg] && start <= item.last[wg] &&
+                      (one_list || (wg == 0 ? a.key : b.key) == start);
           bool whole = start + p.key_box - 1 <= item.first[wg];
           if (window)
             whole = whole && (start + p.key_box <= info.sink || item.last[wg] - start < info.local ||
@@ -83,10 +82,10 @@ struct Planner {
           mask[wg] = mask[wg] || !mine || !whole;
           if (mine && lane == wg * 8 + i) key_start = start;
         }
-        if (box >= 0) {
-          const bool step_a = a.box == box, step_b = !one_list && b.box == box;
-          if (step_a) a.step(lane);
-          if (step_b) b.step(lane);
+        if (start >= 0) {
+          const bool next_a = a.key == start, next_b = !one_list && b.key == start;
+          if (next_a) a.next(lane);
+          if (next_b) b.next(lane);
         }
       }
       push(key_start, kStageTiles | skip_and_mask(any, mask));
@@ -101,12 +100,13 @@ struct Planner {
   /// Single keys of the rows' column lists. Two halves with lists of their own take turns.
   __device__ __forceinline__ void columns(const Item& item) {
     const int32_t* ptr = p.plan.col_ptr + item.index * p.plan.col_ptr_stride;
-    int at[2], end[2];
+    int at[2], end[2], shift[2];  // to the place among packed columns
 #pragma unroll
     for (int wg = 0; wg < 2; ++wg) {
       const int group = item.rows[wg] / p.plan.col_rows;
       const bool used = item.last[wg] >= item.first[wg];
       at[wg] = used ? ptr[group] : 0, end[wg] = used ? ptr[group + 1] : 0;
+      shift[wg] = p.gathers || !used ? 0 : kColumnBox * (group - p.first_group) - ptr[p.first_group];
     }
     const bool shared_list = at[0] == at[1] && end[0] == end[1];
     while (at[0] < end[0] || at[1] < end[1]) {
@@ -115,7 +115,7 @@ struct Planner {
         if (at[wg] >= end[wg] || (shared_list && wg == 1)) continue;
         const int count = min(kStageKeys, end[wg] - at[wg]);
         const bool any[2] = {shared_list || wg == 0, shared_list || wg == 1}, mask[2] = {count < kStageKeys, count < kStageKeys};
-        push(lane == 0 ? at[wg] : count, kStageColumns | skip_and_mask(any, mask));
+        push(lane == 0 ? at[wg] + shift[wg] : count, kStageColumns | skip_and_mask(any, mask));
         at[wg] += count;
         if (shared_list) at[1] = at[0];
       }
@@ -206,6 +206,7 @@ template <int D>
 __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<D>& shared) {
   using Layout = SharedLayout<D>;
   constexpr int kStages = Layout::kStages;
+  static_assert(kStageTiles == kMapTile && kStageColumns == kMapColumns && kStagePooled == kMapPooled);
   const int lane = threadIdx.x & 31;
   if (lane == 0) {
     prefetch_tensor_map(&p.q);
@@ -214,7 +215,7 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
       prefetch_tensor_map(&p.v[i]);
     }
   }
-  int kv_head = 0, flags_before = 0;
+  int kv_head = 0, unit = 0, flags_before = 0;
   int row_before = 0;  // where this lane's box of the stage before begins
   bool value_due = false;
   uint32_t items = 0, k_columns = 0, v_columns = 0;
@@ -222,19 +223,19 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
   auto load_keys = [&](const CUtensorMap* maps, uint8_t* tile, uint64_t* bar, uint64_t* go, uint32_t& columns, int row,
                        int flags) {
     const int kind = flags & kStageKinds, count = kind == kStageTiles ? kStageKeys >> p.key_box_shift : 1;
-    if (kind == kStageColumns) {  // the gathering warps do it, now that the slot is empty
+    if (kind == kStageColumns && p.gathers) {  // the gathering warps do it, now that the slot is empty
       if (lane == 0) mbarrier_arrive(&go[columns % kStages]);
       ++columns;
       return;
     }
     if (lane == 0) mbarrier_arrive_expect(bar, Layout::kStageBytes);
-    if (p.has_columns) mbarrier_arrive(bar);  // as many arrivals as a gathered stage has
+    if (p.gathers) mbarrier_arrive(bar);  // as many arrivals as a gathered stage has
     __syncwarp();
     if (lane < count) {
 #pragma unroll
       for (int half = 0; half < D / 64; ++half)
-        tma_load(tile + half * (kStageKeys * 128) + lane * p.key_box * 128, &maps[kind == kStagePooled ? kMapPooled : kMapTile],
-                 bar, half * 64, row, kv_head);
+        tma_load(tile + half * (kStageKeys * 128) + lane * p.key_box * 128, &maps[kind], bar, half * 64, row,
+                 kind == kStageColumns ? unit : kv_head);
     }
   };
   // V of a stage is needed one step later than its K
@@ -259,7 +260,7 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
       }
       const ItemInfo& info = shared.items[n % kItemRing];
       const int head = lane < 16 ? info.head[lane] : -1, query = lane < 16 ? info.query[lane] : 0;
-      kv_head = info.kv_head;
+      kv_head = info.kv_head, unit = info.unit;
       const unsigned loads = __ballot_sync(0xffffffffu, head >= 0);
       if (lane == 0) mbarrier_arrive_expect(&shared.q_full[slot], __popc(loads) * p.row_box * D * 2);
       __syncwarp();
@@ -270,7 +271,10 @@ __device__ __forceinline__ void load_stages(const AttendParams& p, SharedLayout<
           tma_load(tile + half * (64 * 128), &p.q, &shared.q_full[slot], half * 64, query, head);
       }
     }
-    const int row = (flags & kStageKinds) == kStagePooled ? meta.at[4] : min(meta.at[lane & 7], meta.at[(lane & 7) + 8]);
+    const int kind = flags & kStageKinds;
+    const int row = kind == kStagePooled    ? meta.at[4]
+                    : kind == kStageColumns ? meta.at[0]
+                                            : min(meta.at[lane & 7], meta.at[(lane & 7) + 8]);
     mbarrier_wait(&shared.k_empty[at], ((stage / kStages) & 1) ^ 1);
     // every consumer has released the keys of stage - kStages, so it has masked those of the stage before
     if (stage > kStages) mbarrier_arrive(&shared.meta_empty[(stage - kStages - 1) % kMetaRing]);

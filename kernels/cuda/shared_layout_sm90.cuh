@@ -26,7 +26,7 @@ constexpr int kStageMask = 32;         ///< << warpgroup: some keys are hidden f
 
 /// `at` by kind of stage:
 ///   tiles    [warpgroup][box] position of the box's first key, kNever if it is not for that warpgroup
-///   columns  [0] offset into the pattern's col_idx, [1] number of columns
+///   columns  [0] offset into the pattern's col_idx or into the unit's packed columns, [1] number of columns
 ///   pooled   [8 warpgroup + 0..3] blocks that are hidden, one bit each, [4] first block, [5] end of the visible blocks
 struct StageMeta {
   int at[16];
@@ -48,9 +48,9 @@ struct alignas(1024) SharedLayout {
 };
 
 template <int D>
-__device__ __forceinline__ void init_barriers(SharedLayout<D>& shared, bool has_columns) {
+__device__ __forceinline__ void init_barriers(SharedLayout<D>& shared, bool gathers) {
   constexpr int kConsumers = 256;
-  const int producers = has_columns ? 33 : 1;  // a warp and the one lane that closes the phase, see gather_columns
+  const int producers = gathers ? 33 : 1;  // a warp and the one lane that closes the phase, see gather_columns
   for (int i = 0; i < SharedLayout<D>::kQuerySlots; ++i) {
     mbarrier_init(&shared.q_full[i], 1);
     mbarrier_init(&shared.q_empty[i], kConsumers);
@@ -65,7 +65,7 @@ __device__ __forceinline__ void init_barriers(SharedLayout<D>& shared, bool has_
   }
   for (int i = 0; i < kMetaRing; ++i) {
     mbarrier_init(&shared.meta_full[i], 32);
-    mbarrier_init(&shared.meta_empty[i], 32 * (has_columns ? 1 + kGatherWarps : 1));
+    mbarrier_init(&shared.meta_empty[i], 32 * (gathers ? 1 + kGatherWarps : 1));
   }
   for (int i = 0; i < kItemRing; ++i) mbarrier_init(&shared.item_empty[i], 8);  // one per consumer warp
   mbarrier_init_fence();

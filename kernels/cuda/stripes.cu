@@ -143,23 +143,31 @@ __global__ void __launch_bounds__(kThreads) stripe_choice_kernel(const __grid_co
   p.aware[head] = aware;
 }
 
-/// One block a row: the threshold is found by bisection over the bit patterns of non-negative floats.
-__global__ void __launch_bounds__(kThreads) top_counts_kernel(const float* scores, const int64_t* counts, int cols, bool force_first,
+/// One block a row: the threshold is found by bisection over the bit patterns of non-negative floats. kCopy: the row fits
+/// shared memory, else every pass reads it again.
+template <bool kCopy>
+__global__ void __launch_bounds__(kThreads) top_counts_kernel(const float* scores, const int64_t* counts, int cols, int forced,
                                                               uint8_t* mask) {
-  extern __shared__ uint32_t row[];
+  extern __shared__ uint32_t copy[];
   __shared__ int scratch[kWarps];
   const float* x = scores + int64_t(blockIdx.x) * cols;
   uint8_t* out = mask + int64_t(blockIdx.x) * cols;
-  for (int c = threadIdx.x; c < cols; c += kThreads)
-    row[c] = force_first && c == 0 ? 0x7f800000u : __float_as_uint(fmaxf(x[c], 0.0f));
-  __syncthreads();
+  const auto pattern = [&](int c) { return c < forced ? 0x7f800000u : __float_as_uint(fmaxf(x[c], 0.0f)); };
+  const auto value = [&](int c) { return kCopy ? copy[c] : pattern(c); };
+  if (kCopy) {
+    for (int c = threadIdx.x; c < cols; c += kThreads) copy[c] = pattern(c);
+    __syncthreads();
+  }
   const int wanted = int(min(int64_t(cols), counts[blockIdx.x]));
   uint32_t least = 0;  // the largest pattern that `wanted` entries reach
   for (int bit = 31; bit > 0; bit -= 2) {
     int reach[kTries] = {};
-    for (int c = threadIdx.x; c < cols; c += kThreads)
+#pragma unroll 4
+    for (int c = threadIdx.x; c < cols; c += kThreads) {
+      const uint32_t v = value(c);
 #pragma unroll
-      for (int t = 0; t < kTries; ++t) reach[t] += row[c] >= (least | uint32_t(t + 1) << (bit - 1));
+      for (int t = 0; t < kTries; ++t) reach[t] += v >= (least | uint32_t(t + 1) << (bit - 1));
+    }
     uint32_t most = 0;
 #pragma unroll
     for (int t = 0; t < kTries; ++t)
@@ -169,9 +177,9 @@ __global__ void __launch_bounds__(kThreads) top_counts_kernel(const float* score
   // equal entries by ascending column: each thread has a run of neighbouring columns
   const int run = (cols + kThreads - 1) / kThreads, first = min(cols, int(threadIdx.x) * run), end = min(cols, first + run);
   int above = 0, equal = 0;
-  for (int c = first; c < end; ++c) above += row[c] > least, equal += row[c] == least;
+  for (int c = first; c < end; ++c) above += value(c) > least, equal += value(c) == least;
   int left = wanted - over_block<Add>(above, scratch, 0) - before(equal, scratch);
-  for (int c = first; c < end; ++c) out[c] = row[c] > least || (row[c] == least && left-- > 0);
+  for (int c = first; c < end; ++c) out[c] = value(c) > least || (value(c) == least && left-- > 0);
 }
 
 __global__ void __launch_bounds__(256) stripe_mask_kernel(const uint8_t* vertical, const uint8_t* slash, int blocks, uint8_t* mask) {
@@ -281,12 +289,16 @@ Result stripe_choice_cuda(const StripeChoiceArgs& p, void* stream) {
   return cuda::launched();
 }
 
-Result top_counts_cuda(const float* scores, const int64_t* counts, int64_t rows, int64_t cols, bool force_first, uint8_t* mask,
+Result top_counts_cuda(const float* scores, const int64_t* counts, int64_t rows, int64_t cols, int64_t forced, uint8_t* mask,
                        void* stream) {
-  if (cols < 1 || cols > 12000) return {Status::unsupported, "top_counts: up to 12000 columns"};
+  if (cols < 1 || cols > (1 << 30)) return {Status::unsupported, "top_counts: no columns, or too many"};
   if (rows == 0) return {};
-  cuda::top_counts_kernel<<<unsigned(rows), cuda::kThreads, size_t(cols) * 4, static_cast<cudaStream_t>(stream)>>>(
-      scores, counts, int(cols), force_first, mask);
+  const auto s = static_cast<cudaStream_t>(stream);
+  const int first = int(forced < cols ? forced : cols);
+  if (cols <= 12000)  // 48 KB of shared memory
+    cuda::top_counts_kernel<true><<<unsigned(rows), cuda::kThreads, size_t(cols) * 4, s>>>(scores, counts, int(cols), first, mask);
+  else
+    cuda::top_counts_kernel<false><<<unsigned(rows), cuda::kThreads, 0, s>>>(scores, counts, int(cols), first, mask);
   return cuda::launched();
 }
 

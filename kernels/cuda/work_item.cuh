@@ -8,6 +8,7 @@ namespace prefill::kernels::cuda {
 /// thread blocks of the sm_80 kernel.
 struct ItemInfo {
   int valid;                     ///< 0: no more work
+  int unit;
   int kv_head;
   int head[16], query[16];       ///< [warpgroup][box of row_box rows]: head (-1: none), first query
   int sink, local, last_start;   ///< window routes; without a window local is seq_len
@@ -27,7 +28,7 @@ __device__ __forceinline__ Item decode_item(const AttendParams& p, int n, ItemIn
   int section = 0;
   while (n >= w.section_item[section + 1]) ++section;
   const int slots = w.section_slot[section + 1] - w.section_slot[section], local = n - w.section_item[section];
-  const int tile = w.tiles - 1 - local / slots;
+  const int tile = w.first_tile + w.tiles - 1 - local / slots;
   const Slot slot = w.slots[w.section_slot[section] + local % slots];
   const Unit& unit = w.units[slot.unit];
   Item item;
@@ -55,6 +56,7 @@ __device__ __forceinline__ Item decode_item(const AttendParams& p, int n, ItemIn
   }
   if (lane == 0) {
     info.valid = 1;
+    info.unit = slot.unit;
     info.kv_head = unit.kv_head;
     info.columns = unit.index * p.plan.col_idx_stride;
     info.sink = 0, info.local = p.seq_len, info.last_start = p.seq_len;

@@ -37,7 +37,6 @@ Result build_work_list(const QkvView& qkv, const PlanView& plan, bool pack, Atte
   p.key_box = k_tile % 128 == 0 ? 128 : std::min(k_tile, 64);
   p.row_box_shift = log2_of(p.row_box);
   p.key_box_shift = log2_of(p.key_box);
-  p.boxes_per_tile = k_tile / p.key_box;
   std::copy_n(plan.windows, plan.window_count, p.windows);
 
   WorkList& work = p.work;
@@ -87,6 +86,12 @@ Result build_work_list(const QkvView& qkv, const PlanView& plan, bool pack, Atte
   work.section_slot[work.sections] = slots;
   work.items = items;
   return {};
+}
+
+void keep_tiles(WorkList& work, int first, int count) {
+  work.first_tile = first, work.tiles = count;
+  for (int s = 0; s <= work.sections; ++s) work.section_item[s] = count * work.section_slot[s];
+  work.items = work.section_item[work.sections];
 }
 
 }  // namespace prefill::kernels::cuda

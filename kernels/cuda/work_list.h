@@ -8,4 +8,7 @@ namespace prefill::kernels::cuda {
 /// pack: let query heads of a key/value head with equal routes share tiles when q_tile < 128.
 Result build_work_list(const QkvView& qkv, const PlanView& plan, bool pack, AttendParams& p);
 
+/// Leaves the items of `count` tiles of 128 queries from `first` on.
+void keep_tiles(WorkList&, int first, int count);
+
 }  // namespace prefill::kernels::cuda

@@ -27,10 +27,11 @@ at::Tensor pack(const std::vector<HostPattern>& patterns, Member member, at::Dev
 }  // namespace
 
 TileSet pack_patterns(const std::vector<HostPattern>& patterns, int q_tile, int k_tile, int col_rows,
-                      at::Device device) {
+                      at::Device device, int k_step) {
   TileSet t;
   t.q_tile = q_tile;
   t.k_tile = k_tile;
+  t.k_step = k_step;
   t.tile_ptr = pack(patterns, &HostPattern::tile_ptr, device);
   t.tile_idx = pack(patterns, &HostPattern::tile_idx, device);
   if (col_rows > 0) {

@@ -17,8 +17,9 @@ struct HostPattern {
 };
 
 /// Packs patterns of equal row counts into int32 tensors on `device`. col_rows = 0: no pattern has columns.
+/// k_step as in TileSet.
 TileSet pack_patterns(const std::vector<HostPattern>& patterns, int q_tile, int k_tile, int col_rows,
-                      at::Device device);
+                      at::Device device, int k_step = 0);
 
 /// Causal pairs (query, key) of the tile (row, key_tile) of an n-token prompt.
 int64_t visible_pairs(int64_t row, int64_t key_tile, int q_tile, int k_tile, int64_t n);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "methods/parts/on_device.h"
 #include "methods/parts/scores.h"
 
 namespace prefill {
@@ -108,7 +109,7 @@ at::Tensor sale_shares(const Qkv& x, const TileGrid& grid, const at::Tensor& alw
 at::Tensor sale_mask(const at::Tensor& shares, const at::Tensor& always, const std::vector<double>& tau) {
   std::vector<double> bars;
   for (double t : tau) bars.push_back(t > 0 ? std::log(t) : -kInf);
-  const at::Tensor bar = at::tensor(bars, at::kDouble).to(at::kFloat).to(shares.device()).view({-1, 1, 1});
+  const at::Tensor bar = on_device(bars, shares.device()).to(at::kFloat).view({-1, 1, 1});
   return (shares > bar) | bar.isinf() | always;
 }
 

@@ -9,6 +9,7 @@
 
 #include "core/base/error.h"
 #include "core/device_ops.h"
+#include "methods/parts/on_device.h"
 
 namespace prefill {
 namespace {
@@ -182,7 +183,7 @@ at::Tensor antidiagonal_mass(const at::Tensor& q, const at::Tensor& k, double sc
     if (mass.defined()) return o.keep == at::kFloat ? mass : rounded_to(mass, o.keep);
   }
   const at::ScalarType held = narrow ? q.scalar_type() : at::kFloat;
-  const at::Tensor order = at::tensor(keys, at::kLong).to(q.device());
+  const at::Tensor order = on_device(keys, q.device());
   const at::Tensor fq = fold(zero_padded(q, blocks * block, held));
   at::Tensor fk = zero_padded(k, blocks * block, held).view({k.size(0), groups, stride, dim});
   fk = fold(blurred_keys(fk, o.mode).index_select(2, order));

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "methods/parts/on_device.h"
 #include "methods/parts/tile_grid.h"
 
 #include "core/device_ops.h"
@@ -25,7 +26,7 @@ at::Tensor targets(const std::vector<double>& p, const at::Tensor& like) {
   std::vector<double> host(p);
   for (double& x : host)
     if (x >= 1) x = kInf;
-  return at::tensor(host, at::TensorOptions().dtype(at::kDouble)).to(like.device()).view({-1, 1, 1});
+  return on_device(host, like.device()).view({-1, 1, 1});
 }
 
 at::Tensor top_p(const at::Tensor& scores, const at::Tensor& p, const at::Tensor& candidates,

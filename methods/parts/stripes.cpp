@@ -67,15 +67,7 @@ StripeChoice choose_stripes(const TailStats& tail, const at::Tensor& from_means,
 }
 
 StripeSets take_stripes(const StripeChoice& choice) {
-  const auto take = [](const at::Tensor& scores, const at::Tensor& counts) {
-    if (scores.is_cuda() && cuda_ops().top_counts)
-      if (at::Tensor set = cuda_ops().top_counts(scores, counts, /*force_first=*/true); set.defined())
-        return set;
-    at::Tensor forced = scores.clone();
-    forced.select(1, 0).fill_(kInfinity);
-    return top_counts(forced, counts);
-  };
-  return {take(choice.vertical, choice.verticals), take(choice.slash, choice.slashes)};
+  return {top_counts(choice.vertical, choice.verticals, 1), top_counts(choice.slash, choice.slashes, 1)};
 }
 
 void add_query_aware_blocks(const LayerContext& c, const at::Tensor& key_mean, const at::Tensor& aware,

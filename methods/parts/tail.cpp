@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <limits>
+
 #include "core/device_ops.h"
 
 namespace prefill {
@@ -30,8 +33,15 @@ at::Tensor count_for_mass(const at::Tensor& x, double mass, bool extra_at_tie) {
   return short_of_it.sum(-1).add(1).clamp_max(x.size(1));
 }
 
-at::Tensor top_counts(const at::Tensor& scores, const at::Tensor& counts) {
-  const at::Tensor order = std::get<1>(scores.sort(/*stable=*/true, -1, /*descending=*/true));
+at::Tensor top_counts(const at::Tensor& scores, const at::Tensor& counts, int64_t forced) {
+  if (scores.is_cuda() && cuda_ops().top_counts)
+    if (at::Tensor mask = cuda_ops().top_counts(scores, counts, forced); mask.defined()) return mask;
+  at::Tensor first = scores;
+  if (forced > 0) {
+    first = scores.clone();
+    first.narrow(1, 0, std::min(forced, scores.size(1))).fill_(std::numeric_limits<double>::infinity());
+  }
+  const at::Tensor order = std::get<1>(first.sort(/*stable=*/true, -1, /*descending=*/true));
   const at::Tensor rank = at::arange(scores.size(1), counts.options());
   return at::zeros(scores.sizes(), scores.options().dtype(at::kBool))
       .scatter(1, order, rank.lt(counts.unsqueeze(1)));

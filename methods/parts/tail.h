@@ -32,8 +32,10 @@ at::Tensor distance_bins(const at::Tensor& slash, int block, bool anchored_far);
 /// early).
 at::Tensor count_for_mass(const at::Tensor& x, double mass, bool extra_at_tie);
 
-/// The counts[h] largest entries of each row as a boolean mask [H,M]; ties go to the smaller index.
-at::Tensor top_counts(const at::Tensor& scores, const at::Tensor& counts);
+/// The counts[h] largest entries (int64 [H]) of each row of scores [H,M], which are not negative, as a
+/// boolean mask [H,M]; the first `forced` come before all, ties go to the smaller index. On the device of its
+/// arguments.
+at::Tensor top_counts(const at::Tensor& scores, const at::Tensor& counts, int64_t forced = 0);
 
 /// Square root of the Jensen-Shannon divergence of the rows of p and q (natural log, so at most sqrt(ln 2)):
 /// [H]. zeros_are_nan = true is the released arithmetic, where 0*log(0) makes the distance NaN, which

@@ -19,121 +19,101 @@ at::Tensor stripe_mask(const at::Tensor& vertical, const at::Tensor& slash) {
   return (slashes | vertical.unsqueeze(1)) & offset.ge(0);
 }
 
-TileSet cover_vertical_slash(const at::Tensor& columns, const at::Tensor& distances, int64_t most, int tile) {
-  const int64_t heads = columns.size(0), n = columns.size(1), rows = (n + tile - 1) / tile,
-                rest = rows * tile - n;
-  // Distance d hits block offsets floor(d/tile) and ceil(d/tile); the second is the first of d + tile - 1.
-  at::Tensor hit = at::constant_pad_nd(distances, {0, rest}).view({heads, rows, tile}).any(2) |
-                   at::constant_pad_nd(distances, {tile - 1, rest + 1})
-                       .view({heads, rows + 1, tile})
-                       .any(2)
-                       .narrow(1, 0, rows);
-  hit.select(1, 0).fill_(true);
-  const at::Tensor whole = at::constant_pad_nd(columns, {0, rest}, true).view({heads, rows, tile}).all(2);
-  const at::Tensor tiles = stripe_mask(whole, hit);
-  TileSet out = tiles_from_mask(tiles, tile, tile);
+namespace {
 
-  const TileSet list = tiles_from_mask(columns.unsqueeze(1), int(n), 1);  // one row per head
-  const int64_t width = std::min(most, list.tile_idx.size(1));
-  const at::Tensor place = at::arange(width, list.tile_idx.options());
-  const at::Tensor real = place.unsqueeze(0) < list.tile_ptr.narrow(1, 1, 1);
-  const at::Tensor ids = list.tile_idx.narrow(1, 0, width).masked_fill(real.logical_not(), 0);
-  const at::Tensor tile_of = ids.div(tile, "floor").unsqueeze(1);
-  const at::Tensor row = at::arange(rows, ids.options()).view({1, rows, 1});
-  const at::Tensor covered = tiles.gather(2, tile_of.to(at::kLong).expand({heads, rows, width}));
-  const at::Tensor keep = real.unsqueeze(1) & (tile_of < row) & covered.logical_not();
-  if (keep.is_cuda() && cuda_ops().true_columns) {
-    out.col_ptr = at::constant_pad_nd(keep.sum(2, /*keepdim=*/false, at::kInt).cumsum(1, at::kInt), {1, 0});
-    out.col_idx = cuda_ops().true_columns(keep.contiguous(), out.col_ptr, ids);
-  } else {
-    const TileSet places = tiles_from_mask(keep, tile, 1);
-    out.col_ptr = places.tile_ptr;
-    out.col_idx = ids.gather(1, places.tile_idx.clamp_max(width - 1).to(at::kLong));
-  }
-  return out;
+/// Distances from a row's first query to the first keys of its tiles, ascending.
+std::vector<int32_t> tile_offsets(const std::vector<int32_t>& distances, SlashTiles tiles) {
+  std::vector<int32_t> offsets;
+  int64_t covered = 0;  // keys up to this far before the first query
+  for (int32_t d : distances)
+    while (covered < d) {
+      // the slash crosses keys from d to d - q_tile + 1 before the first query
+      covered = std::max<int64_t>(covered + 1, d - tiles.q_tile + 1) + tiles.k_tile - 1;
+      offsets.push_back(int32_t(covered));
+    }
+  return offsets;
 }
 
-HostPattern cover_vertical_slash(const VerticalSlash& vs, int tile, int64_t n) {
-  const int64_t rows = (n + tile - 1) / tile;
-  // A slash at distance d runs through block offsets floor(d/tile) and, unless it starts in a corner, the
-  // next.
-  std::vector<uint8_t> offset_hit(size_t(rows) + 1, 0);
-  offset_hit[0] = 1;
-  for (int32_t d : vs.distances) {
-    offset_hit[size_t(d / tile)] = 1;
-    offset_hit[size_t((d + tile - 1) / tile)] = 1;
-  }
-  std::vector<int32_t> in_tile(size_t(rows), 0);
-  for (int32_t j : vs.columns) ++in_tile[size_t(j / tile)];
-  std::vector<uint8_t> whole(size_t(rows), 0);
-  for (int64_t t = 0; t < rows; ++t)
-    whole[size_t(t)] = in_tile[size_t(t)] == std::min<int64_t>(tile, n - t * tile);
+std::vector<int32_t> true_places(const at::Tensor& mask) {
+  const at::Tensor ids = mask.nonzero().flatten().to(at::kInt);
+  return {ids.const_data_ptr<int32_t>(), ids.const_data_ptr<int32_t>() + ids.numel()};
+}
 
+}  // namespace
+
+HostPattern cover_vertical_slash(const VerticalSlash& vs, SlashTiles tiles, int64_t n) {
+  const std::vector<int32_t> offsets = tile_offsets(vs.distances, tiles);
+  const int64_t q_tile = tiles.q_tile, k_tile = tiles.k_tile;
   HostPattern p;
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t t = 0; t <= r; ++t)
-      if (offset_hit[size_t(r - t)] || whole[size_t(t)]) p.tile_idx.push_back(int32_t(t));
-    p.end_row();
-    for (int32_t j : vs.columns) {
-      const int64_t t = j / tile;
-      if (t >= r) break;
-      if (!offset_hit[size_t(r - t)] && !whole[size_t(t)]) p.col_idx.push_back(j);
+  std::vector<int32_t> slashes, runs;  // first keys of a row's tiles: of slashes, of columns side by side
+  for (int64_t first = 0; first < n; first += q_tile) {
+    const auto whole = std::upper_bound(offsets.begin(), offsets.end(), first);
+    slashes.clear();
+    runs.clear();
+    for (auto o = whole; o != offsets.begin();) slashes.push_back(int32_t(first - *--o));
+    // the next tile would begin before the prompt; what it holds of it
+    const int64_t lead = whole == offsets.end() ? 0 : std::max<int64_t>(0, first - *whole + k_tile);
+    for (int64_t j = 0; j < lead; ++j) p.col_idx.push_back(int32_t(j));
+    auto tile = slashes.begin();
+    const auto end = std::lower_bound(vs.columns.begin(), vs.columns.end(), first);
+    for (auto c = std::lower_bound(vs.columns.begin(), vs.columns.end(), lead); c < end;) {
+      while (tile != slashes.end() && *tile + k_tile <= *c) ++tile;
+      const int64_t next = tile == slashes.end() ? first : *tile;
+      if (next <= *c) {
+        ++c;  // a tile holds it
+      } else if (end - c >= k_tile && c[k_tile - 1] == *c + k_tile - 1 && *c + k_tile <= next) {
+        runs.push_back(*c);
+        c += k_tile;
+      } else {
+        p.col_idx.push_back(*c++);
+      }
     }
+    std::merge(slashes.begin(), slashes.end(), runs.begin(), runs.end(), std::back_inserter(p.tile_idx));
+    for (int64_t j = first; j < std::min(n, first + q_tile); j += k_tile) p.tile_idx.push_back(int32_t(j));
+    p.end_row();
     p.end_group();
   }
   return p;
 }
 
-namespace {
-
-constexpr int64_t kWide = 64;  // of the released kernel
-
-/// Collects the keys of one row as ascending, disjoint ranges and packs them.
-class RowCover {
- public:
-  RowCover(HostPattern& out, int64_t row) : out_(out), row_(row), first_query_(row * kWide) {}
-
-  /// Keys [from, to), after everything added before.
-  void add(int64_t from, int64_t to) {
-    to = std::min(to, first_query_);  // the rest lies in the diagonal tile or after it
-    while (from < to) {
-      const int64_t t = from / kWide, end = std::min(to, (t + 1) * kWide);
-      if (t != open_tile_) close_tile();
-      open_tile_ = t;
-      for (int64_t j = from; j < end; ++j) keys_.push_back(int32_t(j));
-      from = end;
-    }
+TileSet cover_vertical_slash(const at::Tensor& columns, const at::Tensor& distances, int64_t most,
+                             SlashTiles tiles) {
+  const int64_t heads = columns.size(0), n = columns.size(1);
+  if (columns.is_cuda() && cuda_ops().cover_slashes) {
+    const TileSet list = tiles_from_mask(columns.unsqueeze(1), int(n), 1);  // one row per head
+    const DeviceOps::SlashLists lists =
+        cuda_ops().cover_slashes(list.tile_idx.narrow(1, 0, std::min(most, list.tile_idx.size(1))),
+                                 list.tile_ptr.select(1, 1), distances, tiles.q_tile, tiles.k_tile);
+    TileSet out;
+    out.q_tile = tiles.q_tile;
+    out.k_tile = tiles.k_tile;
+    out.k_step = 1;
+    out.tile_ptr = lists.tile_ptr;
+    out.tile_idx = lists.tile_idx;
+    out.col_ptr = lists.col_ptr;
+    out.col_idx = lists.col_idx;
+    if (out.tile_ptr.defined()) return out;
   }
-  void finish() {
-    close_tile();
-    out_.tile_idx.push_back(int32_t(row_));
-    out_.end_row();
-    out_.end_group();
-  }
-
- private:
-  void close_tile() {
-    if (int64_t(keys_.size()) == kWide)
-      out_.tile_idx.push_back(int32_t(open_tile_));
-    else
-      out_.col_idx.insert(out_.col_idx.end(), keys_.begin(), keys_.end());
-    keys_.clear();
-  }
-  HostPattern& out_;
-  int64_t row_, first_query_, open_tile_ = -1;
-  std::vector<int32_t> keys_;
-};
-
-}  // namespace
+  const at::Tensor on_host[] = {columns.cpu(), distances.cpu()};
+  std::vector<HostPattern> patterns;
+  for (int64_t h = 0; h < heads; ++h)
+    patterns.push_back(
+        cover_vertical_slash({true_places(on_host[0][h]), true_places(on_host[1][h])}, tiles, n));
+  return pack_patterns(patterns, tiles.q_tile, tiles.k_tile, 1, columns.device(), 1);
+}
 
 HostPattern cover_vertical_slash_released(const VerticalSlash& vs, int64_t n) {
   if (vs.distances.empty() || vs.distances.front() != 0)
     throw std::logic_error("the released index conversion needs distance 0");
-  const int64_t rows = (n + kWide - 1) / kWide;
+  constexpr int64_t kWide = 64;  // of the released kernel, also its rows
   HostPattern p;
-  for (int64_t r = 0; r < rows; ++r) {
-    RowCover row(p, r);
-    const int64_t row_end = (r + 1) * kWide;  // not cut at n, as released
+  for (int64_t first = 0; first < n; first += kWide) {
+    auto add_range = [&](int64_t from, int64_t to) {
+      to = std::min(to, first);  // the rest lies in the diagonal tile or after it
+      for (; from + kWide <= to; from += kWide) p.tile_idx.push_back(int32_t(from));
+      for (; from < to; ++from) p.col_idx.push_back(int32_t(from));
+    };
+    const int64_t row_end = first + kWide;  // not cut at n, as released
     auto column = vs.columns.begin();
     auto slash = vs.distances.rbegin();
     while (*slash >= row_end) ++slash;
@@ -142,19 +122,21 @@ HostPattern cover_vertical_slash_released(const VerticalSlash& vs, int64_t n) {
     while (true) {
       // Columns inside the range are computed with it; those before it stand alone.
       for (; column != vs.columns.end() && *column < to; ++column)
-        if (*column < from) row.add(*column, *column + 1);
+        if (*column < from) add_range(*column, *column + 1);
       if (slash == vs.distances.rend()) break;
       const int64_t end = next_end();
       if (end > to + kWide) {
-        row.add(from, to);
+        add_range(from, to);
         from = end - kWide;
         to = end;
       } else if (end > to) {
         to += kWide;
       }
     }
-    row.add(from, to);
-    row.finish();
+    add_range(from, to);
+    p.tile_idx.push_back(int32_t(first));
+    p.end_row();
+    p.end_group();
   }
   return p;
 }

@@ -86,7 +86,7 @@ std::string difference(const AttentionPlan& a, const AttentionPlan& b, int64_t n
         a.windows[i].last != b.windows[i].last)
       return str("window ", i, " differs");
   if (a.tiles.q_tile != b.tiles.q_tile || a.tiles.k_tile != b.tiles.k_tile ||
-      a.tiles.col_rows != b.tiles.col_rows)
+      a.tiles.step() != b.tiles.step() || a.tiles.col_rows != b.tiles.col_rows)
     return "tile grids differ";
   if (auto d =
           csr_difference("tiles", a.tiles.tile_ptr, a.tiles.tile_idx, b.tiles.tile_ptr, b.tiles.tile_idx);

@@ -74,6 +74,50 @@ TEST(Plan, DensityIsTheShareOfVisiblePairs) {
   }
 }
 
+/// Rows of tiles that start at random multiples of k_step, then those of the row's own queries.
+AttentionPlan free_plan(std::mt19937& rng, int64_t n, int q_tile, int k_tile, int k_step) {
+  AttentionPlan plan = AttentionPlan::uniform(1, {Route::tiles, 0});
+  std::vector<int> ptr{0}, ids;
+  for (int64_t first = 0; first < n; first += q_tile) {
+    for (int64_t key = int64_t(rng() % 3) * k_step; key + k_tile <= first;
+         key += k_tile + int64_t(rng() % 4) * k_step)
+      ids.push_back(int(key / k_step));
+    for (int64_t key = first; key < std::min(n, first + q_tile); key += k_tile)
+      ids.push_back(int(key / k_step));
+    ptr.push_back(int(ids.size()));
+  }
+  plan.tiles.q_tile = q_tile;
+  plan.tiles.k_tile = k_tile;
+  plan.tiles.k_step = k_step;
+  plan.tiles.tile_ptr = at::tensor(ptr, at::kInt).unsqueeze(0);
+  plan.tiles.tile_idx = at::tensor(ids, at::kInt).unsqueeze(0);
+  return plan;
+}
+
+TEST(Plan, TilesMayStartAnywhere) {
+  // Queries 8 to 11 of 12: keys 1 to 4 and their own.
+  AttentionPlan plan = AttentionPlan::uniform(1, {Route::tiles, 0});
+  plan.tiles.q_tile = plan.tiles.k_tile = 4;
+  plan.tiles.k_step = 1;
+  plan.tiles.tile_ptr = at::tensor({0, 1, 2, 4}, at::kInt).unsqueeze(0);
+  plan.tiles.tile_idx = at::tensor({0, 4, 1, 8}, at::kInt).unsqueeze(0);
+  ASSERT_NO_THROW(check(plan, 1, 12));
+  const at::Tensor row = token_mask(plan, 12)[0][10];
+  EXPECT_TRUE(at::equal(row.nonzero().flatten(), at::tensor({1, 2, 3, 4, 8, 9, 10}, at::kLong)));
+
+  std::mt19937 rng(3);
+  for (int round = 0; round < 200; ++round) {
+    const int64_t n = 1 + int64_t(rng() % 300);
+    const int k_tile = 16 << rng() % 3, k_step = 1 << rng() % 4, q_tile = 16 << rng() % 4;
+    const AttentionPlan some = free_plan(rng, n, q_tile, k_tile, k_step);
+    ASSERT_NO_THROW(check(some, 1, n)) << "round " << round;
+    EXPECT_NEAR(density(some, n)[0],
+                token_mask(some, n).sum().item<double>() / (double(n) * double(n + 1) / 2), 1e-12)
+        << "round " << round << " n " << n << " tiles " << q_tile << "x" << k_tile << " step " << k_step;
+    EXPECT_EQ(density(footprint(some), n), density(some, n));
+  }
+}
+
 TEST(Plan, FullTilesHaveDensityOne) {
   for (int64_t n : {1, 63, 64, 65, 200}) {
     AttentionPlan plan = AttentionPlan::uniform(1, {Route::tiles, 0});
@@ -131,6 +175,31 @@ TEST(Plan, ChecksNameWhatIsBroken) {
   expect_broken(p, "count twice");
   p.tiles.col_idx = at::tensor({97}, at::kInt).unsqueeze(0);
   expect_broken(p, "before the group's first query");
+}
+
+TEST(Plan, ChecksTilesThatStartAnywhere) {
+  auto broken = [](std::vector<int> last_row, const std::string& word) {
+    AttentionPlan p = AttentionPlan::uniform(2, {Route::tiles, 0});
+    p.tiles.q_tile = p.tiles.k_tile = 32;
+    p.tiles.k_step = 1;
+    std::vector<int> ids{0, 32, 64};
+    ids.insert(ids.end(), last_row.begin(), last_row.end());
+    p.tiles.tile_ptr = at::tensor({0, 1, 2, 3, int(ids.size())}, at::kInt).unsqueeze(0);
+    p.tiles.tile_idx = at::tensor(ids, at::kInt).unsqueeze(0);
+    if (word.empty())
+      EXPECT_NO_THROW(check(p, 2, 100));
+    else
+      expect_broken(p, word);
+  };
+  broken({3, 40, 96}, "");
+  broken({3, 20, 96}, "overlaps tile 3");
+  broken({3, 70, 96}, "must start at its first query 96");
+  broken({3, 40}, "would not see itself");
+  broken({97}, "must start at its first query 96");
+  broken({3, 100}, "outside [0, 100)");
+  AttentionPlan p = good_plan();
+  p.tiles.k_step = 24;
+  expect_broken(p, "k_step 24 must divide");
 }
 
 TEST(Plan, ResumedPassesMustBeDisjoint) {

@@ -19,7 +19,7 @@ struct Shape {
   at::ScalarType dtype;
   int q_tile, k_tile;
   bool shared_routes = false, columns = false;
-  int col_rows = 1, pooled = 0;
+  int col_rows = 1, pooled = 0, k_step = 0;
 };
 
 void PrintTo(const Shape& s, std::ostream* out) { *out << s.name; }
@@ -74,7 +74,7 @@ AttentionPlan random_plan(const Shape& s, const Qkv& a, uint32_t seed) {
     else plan.heads.push_back({Route::tiles, h});
   }
   TileSet& t = plan.tiles;
-  t.q_tile = s.q_tile, t.k_tile = s.k_tile, t.col_rows = s.col_rows;
+  t.q_tile = s.q_tile, t.k_tile = s.k_tile, t.k_step = s.k_step, t.col_rows = s.col_rows;
   const int64_t rows = (s.n + s.q_tile - 1) / s.q_tile;
   std::vector<std::vector<int32_t>> lists, columns;
   for (int p = 0; p < patterns; ++p)
@@ -82,9 +82,18 @@ AttentionPlan random_plan(const Shape& s, const Qkv& a, uint32_t seed) {
       const int64_t first = r * s.q_tile / s.k_tile, last = (std::min(s.n, (r + 1) * s.q_tile) - 1) / s.k_tile;
       std::vector<int32_t> row;
       const unsigned percent = rng() % 5 == 0 ? 0 : rng() % 60;
-      for (int64_t k = 0; k < first; ++k)
+      if (s.k_step) {
+        const int64_t query = r * s.q_tile, end = std::min(s.n, query + s.q_tile);
+        for (int64_t key = 0; key + s.k_tile <= query;) {
+          const bool take = rng() % 100 < percent;
+          if (take) row.push_back(int32_t(key / s.k_step));
+          key += take ? s.k_tile : s.k_step * int64_t(1 + rng() % 40);
+        }
+        for (int64_t key = query; key < end; key += s.k_tile) row.push_back(int32_t(key / s.k_step));
+      }
+      for (int64_t k = 0; k < first && !s.k_step; ++k)
         if (rng() % 100 < percent) row.push_back(int32_t(k));
-      for (int64_t k = first; k <= last; ++k) row.push_back(int32_t(k));
+      for (int64_t k = first; k <= last && !s.k_step; ++k) row.push_back(int32_t(k));
       lists.push_back(row);
     }
   t.tile_idx = csr_from_rows(lists, patterns, t.tile_ptr);
@@ -97,7 +106,9 @@ AttentionPlan random_plan(const Shape& s, const Qkv& a, uint32_t seed) {
           bool inside = false;
           for (int64_t r = g * s.col_rows; r < std::min(rows, (g + 1) * s.col_rows); ++r) {
             const auto& row = lists[size_t(p * rows + r)];
-            inside = inside || std::binary_search(row.begin(), row.end(), int32_t(j / s.k_tile));
+            inside = inside || std::any_of(row.begin(), row.end(), [&](int32_t id) {
+                       return j >= id * t.step() && j < id * t.step() + s.k_tile;
+                     });
           }
           if (!inside && rng() % 100 < 12) list.push_back(int32_t(j));
         }
@@ -182,6 +193,11 @@ TEST_P(CudaAttend, HandsOverAndResumes) {
 
 TEST_P(CudaAttend, TileMeans) {
   if (shape.columns || shape.pooled) GTEST_SKIP() << "rows of the means sum to 1 with tiles alone";
+  if (shape.k_step) {
+    plan.want_tile_mean.assign(size_t(shape.q_heads), 1);
+    EXPECT_THROW(cuda->attend(on_gpu(a), on_gpu(plan)), Unsupported);
+    return;
+  }
   plan.want_tile_mean.assign(size_t(shape.q_heads), 0);
   for (int h = 0; h < shape.q_heads; h += 2) plan.want_tile_mean[size_t(h)] = 1;
   const AttendResult want = reference->attend(a, plan), got = cuda->attend(on_gpu(a), on_gpu(plan));
@@ -200,6 +216,9 @@ const Shape shapes[] = {
     {"d64_columns_own_rows", 4, 2, 64, 900, at::kHalf, 64, 64, false, true},
     {"d128_pooled", 8, 2, 128, 1700, at::kBFloat16, 128, 64, true, false, 1, 128},
     {"d64_pooled_columns", 4, 2, 64, 1300, at::kBFloat16, 64, 64, false, true, 2, 64},
+    {"d128_free_tiles", 8, 2, 128, 1409, at::kBFloat16, 128, 64, false, true, 1, 0, 1},
+    {"d64_free_tiles_rows64", 6, 2, 64, 1333, at::kHalf, 64, 64, false, true, 1, 0, 1},
+    {"d128_free_tiles_packed", 8, 2, 128, 1111, at::kBFloat16, 64, 128, true, false, 1, 0, 8},
     {"one_token", 3, 1, 128, 1, at::kBFloat16, 128, 128},
     {"sixty_five_tokens", 3, 1, 64, 65, at::kHalf, 64, 64},
 };
@@ -207,6 +226,29 @@ INSTANTIATE_TEST_SUITE_P(Plans, CudaAttend, testing::Combine(testing::ValuesIn(s
                          [](const auto& test) {
                            return std::string(std::get<0>(test.param).name) + "_" + std::get<1>(test.param);
                          });
+
+// Columns shared by many rows are copied side by side, in as many launches as memory asks for, or gathered where there is
+// none.
+TEST(CudaBackend, SharedColumnsInSeveralLaunches) {
+  const BackendInfo& info = backends().at("cuda");
+  if (const Support s = info.available(); !s) GTEST_SKIP() << s.why;
+  const auto cuda = info.make(), reference = backends().at("cpu-ref").make();
+  for (const Shape& s : {Shape{"", 8, 2, 128, 2500, at::kBFloat16, 128, 128, false, true, 4},
+                         {"", 9, 3, 64, 3001, at::kHalf, 64, 64, false, true, 16},
+                         {"", 4, 1, 128, 2049, at::kBFloat16, 32, 64, true, true, 16}}) {
+    const Qkv a = random_qkv(s, 5), g = on_gpu(a);
+    const AttentionPlan plan = random_plan(s, a, 17), there = on_gpu(plan);
+    const at::Tensor want = reference->attend(a, plan).out;
+    for (const char* mib : {"0", "5", "12", "1000"}) {
+      SCOPED_TRACE(str(s.n, " tokens, ", mib, " MiB"));
+      setenv("PREFILL_CUDA_COLUMN_MIB", mib, 1);
+      const at::Tensor got = cuda->attend(g, there).out, again = cuda->attend(g, there).out;
+      unsetenv("PREFILL_CUDA_COLUMN_MIB");
+      EXPECT_LT(nmse(got, want), bound(s.dtype));
+      EXPECT_TRUE(got.equal(again));
+    }
+  }
+}
 
 TEST(CudaBackend, SaysWhatItDoesNotCompute) {
   const BackendInfo& info = backends().at("cuda");

@@ -50,15 +50,18 @@ TEST(CudaSelection, ListsOfMasks) {
 TEST(CudaSelection, VerticalAndSlashLines) {
   NEED_GPU();
   at::manual_seed(2);
-  for (int64_t n : {64, 65, 1000, 4321}) {
-    const at::Tensor columns = at::rand({5, n}) < 0.02, distances = at::rand({5, n}) < 0.01;
-    const int64_t most = columns.sum(1).max().item<int64_t>() + 3;
-    const TileSet want = cover_vertical_slash(columns, distances, most, 64);
-    const TileSet got = cover_vertical_slash(columns.cuda(), distances.cuda(), most, 64);
-    SCOPED_TRACE(n);
-    expect_same_lists(got.tile_ptr, got.tile_idx, want.tile_ptr, want.tile_idx);
-    expect_same_lists(got.col_ptr, got.col_idx, want.col_ptr, want.col_idx);
-  }
+  ASSERT_TRUE(cuda_ops().cover_slashes);
+  for (int64_t n : {1, 64, 65, 1000, 4321, 70001})
+    for (const SlashTiles tiles : {SlashTiles{64, 64}, {128, 64}, {128, 16}})
+      for (double share : {0.0, 0.001, 0.01, 0.3}) {
+        const at::Tensor columns = at::rand({5, n}) < 0.02, distances = at::rand({5, n}) < share;
+        const int64_t most = columns.sum(1).max().item<int64_t>() + 3;
+        const TileSet want = cover_vertical_slash(columns, distances, most, tiles);
+        const TileSet got = cover_vertical_slash(columns.cuda(), distances.cuda(), most, tiles);
+        SCOPED_TRACE(str(n, " tokens, tiles ", tiles.q_tile, "x", tiles.k_tile, ", ", share));
+        expect_same_lists(got.tile_ptr, got.tile_idx, want.tile_ptr, want.tile_idx);
+        expect_same_lists(got.col_ptr, got.col_idx, want.col_ptr, want.col_idx);
+      }
 }
 
 TEST(CudaSelection, TileEnergy) {

@@ -46,6 +46,21 @@ TailStats random_tail(const Case& c, at::Tensor& from_means) {
   return tail;
 }
 
+TEST(CudaStripes, LargestEntriesOfRows) {
+  NEED_STRIPE_DEVICE();
+  ASSERT_TRUE(cuda_ops().top_counts);
+  at::manual_seed(8);
+  for (const int64_t n : {1, 33, 4096, 12000, 12001, 70001})  // what fits shared memory, and what does not
+    for (const int64_t forced : {0, 1, 100})
+      for (const bool tied : {false, true}) {
+        SCOPED_TRACE(str(n, " columns, ", forced, " forced, ", tied ? "ties" : "no ties"));
+        at::Tensor x = at::rand({6, n}).pow(8);
+        if (tied) x = (x * 50).round();
+        const at::Tensor counts = at::cat({at::tensor({int64_t(0), int64_t(1), n}), at::randint(1, n + 1, {3}, at::kLong)});
+        EXPECT_TRUE(top_counts(x.cuda(), counts.cuda(), forced).cpu().equal(top_counts(x, counts, forced)));
+      }
+}
+
 TEST(CudaStripes, NumbersAndSets) {
   NEED_STRIPE_DEVICE();
   ASSERT_TRUE(cuda_ops().choose_stripes && cuda_ops().top_counts && cuda_ops().stripe_mask);

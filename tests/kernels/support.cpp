@@ -65,7 +65,16 @@ AttentionPlan random_plan(const Shape& s, const PlanOptions& o, uint64_t seed) {
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t first = r * o.q_tile, last = std::min(first + o.q_tile, s.n) - 1;
       std::vector<int> row;
-      for (int64_t t = 0; t * o.k_tile <= last; ++t) {
+      const int64_t step = o.k_step ? o.k_step : o.k_tile;
+      if (o.k_step) {
+        for (int64_t key = 0; key + o.k_tile <= first;) {
+          const bool take = uniform(rng) < chance;
+          if (take) row.push_back(int(key / step));
+          key += take ? o.k_tile : step * (1 + int64_t(rng() % 5));
+        }
+        for (int64_t key = first; key <= last && o.diagonal; key += o.k_tile) row.push_back(int(key / step));
+      }
+      for (int64_t t = 0; !o.k_step && t * o.k_tile <= last; ++t) {
         const bool crosses = (t + 1) * o.k_tile > first;
         if ((crosses && o.diagonal) || uniform(rng) < chance) row.push_back(int(t));
       }
@@ -77,7 +86,10 @@ AttentionPlan random_plan(const Shape& s, const PlanOptions& o, uint64_t seed) {
       for (int64_t j = 0; j < first_query; ++j) {
         bool inside = false;
         for (int64_t r = g * o.col_rows; r < std::min((g + 1) * o.col_rows, rows); ++r)
-          for (int t : tiles[p][r]) inside = inside || t == j / o.k_tile;
+          for (int t : tiles[p][r]) {
+            const int64_t from = t * int64_t(o.k_step ? o.k_step : o.k_tile);
+            inside = inside || (j >= from && j < from + o.k_tile);
+          }
         if (!inside && uniform(rng) < 0.15) list.push_back(int(j));
       }
       columns[p].push_back(list);
@@ -85,6 +97,7 @@ AttentionPlan random_plan(const Shape& s, const PlanOptions& o, uint64_t seed) {
   }
   plan.tiles.q_tile = o.q_tile;
   plan.tiles.k_tile = o.k_tile;
+  plan.tiles.k_step = o.k_step;
   plan.tiles.tile_ptr = csr_ptr(tiles);
   plan.tiles.tile_idx = csr_idx(tiles);
   if (o.columns) {

@@ -21,8 +21,8 @@ struct Shape {
 Qkv random_qkv(const Shape&, uint64_t seed, bool strided = false);
 
 struct PlanOptions {
-  int q_tile = 64, k_tile = 64;
-  double density = 0.4;  ///< chance of every tile off the diagonal
+  int q_tile = 64, k_tile = 64, k_step = 0;  ///< k_step > 0: tiles start at multiples of it
+  double density = 0.4;                      ///< chance of every tile off the diagonal
   bool columns = false;
   int col_rows = 1;
   bool diagonal = true;  ///< false: rows may lack their diagonal (plans that resume one that had it)

@@ -2,6 +2,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "tests/kernels/support.h"
 
 namespace prefill::testing {
@@ -68,6 +70,25 @@ TEST_P(Attend, TilesOfEverySize) {
             random_plan(s, {.q_tile = q_tile, .k_tile = k_tile, .columns = columns, .patterns = 3}, 6);
         check(plan, s.q_heads, n);
         expect_right(random_qkv(s, 7), plan);
+      }
+}
+
+TEST_P(Attend, TilesThatStartAnywhere) {
+  for (auto dtype : {at::kFloat, at::kBFloat16})
+    for (auto [q_tile, k_tile, k_step] :
+         {std::array{64, 64, 1}, {128, 64, 1}, {32, 64, 8}, {64, 16, 1}, {48, 32, 4}})
+      for (int64_t n : {1, 65, 333, 640}) {
+        SCOPED_TRACE(str(q_tile, "x", k_tile, " step ", k_step, " n ", n, " ", at::toString(dtype)));
+        const Shape s{6, 2, n, 32, dtype};
+        AttentionPlan plan = random_plan(
+            s, {.q_tile = q_tile, .k_tile = k_tile, .k_step = k_step, .columns = true, .patterns = 3}, 26);
+        check(plan, s.q_heads, n);
+        const Qkv a = random_qkv(s, 27);
+        expect_right(a, plan);
+        plan.want_tile_mean = {1, 0, 1, 1, 0, 1};
+        const auto want = brute_force(a, plan).tile_mean.index_select(0, at::tensor({0, 2, 3, 5}));
+        const double bound = dtype == at::kFloat ? 2e-6 : 2e-3;
+        EXPECT_LE((backend->attend(a, plan).tile_mean - want).abs().max().item<double>(), bound);
       }
 }
 

@@ -66,6 +66,26 @@ TEST_F(PlanFile, ReadsBackAsTheSameKeys) {
     }
 }
 
+TEST_F(PlanFile, TilesThatStartAnywhereBecomeAlignedOnesAndColumns) {
+  AttentionPlan p = AttentionPlan::uniform(2, {Route::tiles, 0});
+  p.tiles.q_tile = 8;
+  p.tiles.k_tile = 4;
+  p.tiles.k_step = 1;
+  p.tiles.tile_ptr = at::tensor({0, 2, 5, 9}, at::kInt).unsqueeze(0);
+  p.tiles.tile_idx = at::tensor({0, 4, 3, 8, 12, 2, 6, 11, 16}, at::kInt).unsqueeze(0);
+  p.tiles.col_ptr = at::tensor({0, 0, 1, 2}, at::kInt).unsqueeze(0);
+  p.tiles.col_idx = at::tensor({1, 0}, at::kInt).unsqueeze(0);
+  check(p, 2, 18);
+  const ExpandedPlan expanded = expand_plan(p, 18);
+  EXPECT_EQ(expanded.left_out, "");
+  EXPECT_TRUE(expanded.plan.tiles.aligned());
+  write_plan_file(path_, expanded.plan, 18);
+  EXPECT_TRUE(at::equal(token_mask(read_plan_file(path_, 2, 18), 18), token_mask(p, 18)));
+  // keys 2 to 9 of the last row fill tile 1 of 4 keys
+  EXPECT_TRUE(at::equal(tile_mask(expanded.plan.tiles, 0, 18)[2],
+                        at::tensor({0, 1, 0, 0, 1}, at::kInt).to(at::kBool)));
+}
+
 TEST_F(PlanFile, ResumedPlansAreUnited) {
   AttentionPlan first;
   first.heads = {{Route::tiles, 0}};

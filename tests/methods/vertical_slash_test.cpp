@@ -24,38 +24,87 @@ std::vector<int32_t> some_of(int64_t n, int64_t count, int32_t first, std::mt199
   return all;
 }
 
-at::Tensor mask_of(const HostPattern& p, int tile, int64_t n) {
+at::Tensor mask_of(const HostPattern& p, SlashTiles tiles, int64_t n) {
   AttentionPlan plan = AttentionPlan::uniform(1, {Route::tiles, 0});
-  plan.tiles = pack_patterns({p}, tile, tile, 1, at::kCPU);
+  plan.tiles = pack_patterns({p}, tiles.q_tile, tiles.k_tile, 1, at::kCPU, 1);
   check(plan, 1, n);
   return token_mask(plan, n)[0];
 }
 
-TEST(VerticalSlash, CoversEveryLineAndWastesOnlyTilesThatASlashTouches) {
+TEST(VerticalSlash, CoversEveryLineAndWastesLittle) {
   std::mt19937 random(1);
-  for (int64_t n : {1, 5, 63, 64, 65, 200, 333})
-    for (int tile : {16, 64}) {
+  for (int64_t n : {1, 5, 63, 64, 65, 200, 333, 700})
+    for (auto [q_tile, k_tile] : {SlashTiles{16, 64}, {64, 64}, {128, 64}, {128, 16}}) {
       const VerticalSlash vs{some_of(n, 12, 0, random), some_of(n, 5, 0, random)};
-      const at::Tensor mask = mask_of(cover_vertical_slash(vs, tile, n), tile, n);
-      SCOPED_TRACE(str("n=", n, " tile=", tile));
+      const at::Tensor mask = mask_of(cover_vertical_slash(vs, {q_tile, k_tile}, n), {q_tile, k_tile}, n);
+      SCOPED_TRACE(str("n=", n, " tiles ", q_tile, "x", k_tile));
       auto has = [](const std::vector<int32_t>& v, int64_t x) {
         return std::binary_search(v.begin(), v.end(), int32_t(x));
       };
       for (int64_t i = 0; i < n; ++i)
         for (int64_t j = 0; j <= i; ++j) {
-          bool touched = false;  // by a slash, somewhere in this tile
-          const int64_t r = i / tile * tile, c = j / tile * tile;
-          for (int32_t d : vs.distances) touched |= d > r - c - tile && d < r - c + tile;
-          ASSERT_EQ(mask[i][j].item<bool>(), touched || has(vs.columns, j)) << "query " << i << " key " << j;
+          const bool got = mask[i][j].item<bool>();
+          const int64_t first = i / q_tile * q_tile,
+                        last = first + q_tile - 1;  // also of a row that the end cuts
+          if (has(vs.columns, j) || has(vs.distances, i - j)) {
+            ASSERT_TRUE(got) << "query " << i << " key " << j;
+          } else if (got && j < first) {
+            // no further than a tile before a key that a slash crosses for one of the row's queries, or after
+            // it where the tile would begin before the prompt
+            bool near = false;
+            for (int32_t d : vs.distances) near |= first - d < j + k_tile && last - d >= j;
+            ASSERT_TRUE(near) << "query " << i << " key " << j;
+          }
         }
     }
+}
+
+TEST(VerticalSlash, ColumnsSideBySideAreTiles) {
+  VerticalSlash vs{{}, {0, 200}};
+  for (int32_t j = 10; j < 150; ++j) vs.columns.push_back(j);
+  const HostPattern p = cover_vertical_slash(vs, {64, 64}, 640);
+  // Row 5, first query 320: the slash crosses keys 120 to 183, the 110 columns before it are a tile and 46
+  // keys.
+  EXPECT_EQ(std::vector<int32_t>(p.tile_idx.begin() + p.tile_ptr[5], p.tile_idx.begin() + p.tile_ptr[6]),
+            (std::vector<int32_t>{10, 120, 320}));
+  EXPECT_EQ(p.col_ptr[6] - p.col_ptr[5], 46);
+  EXPECT_EQ(p.col_idx[size_t(p.col_ptr[5])], 74);
+}
+
+// The distances that tiles have from their row are made once a head; a second telling, key by key for one
+// row: walking away from the row, a crossed key that no tile holds ends a tile.
+TEST(VerticalSlash, EveryRowHasTheTilesOfItsOwnCrossings) {
+  std::mt19937 random(9);
+  for (auto [q_tile, k_tile] : {SlashTiles{64, 64}, {128, 64}, {128, 32}}) {
+    const int64_t n = 1500;
+    const VerticalSlash vs{{}, some_of(n, 20, 0, random)};
+    const HostPattern p = cover_vertical_slash(vs, {q_tile, k_tile}, n);
+    for (int64_t row = 0; row * q_tile < n; ++row) {
+      const int64_t first = row * q_tile;
+      std::vector<int32_t> want;
+      for (int64_t key = first - 1; key >= 0;) {
+        const bool crossed = std::any_of(vs.distances.begin(), vs.distances.end(), [&](int32_t d) {
+          return key + d >= first && key + d < first + q_tile;
+        });
+        if (crossed && key - k_tile + 1 >= 0) want.push_back(int32_t(key - k_tile + 1));
+        key -= crossed ? k_tile : 1;
+      }
+      std::reverse(want.begin(), want.end());
+      for (int64_t key = first; key < std::min(n, first + q_tile); key += k_tile)
+        want.push_back(int32_t(key));
+      EXPECT_EQ(std::vector<int32_t>(p.tile_idx.begin() + p.tile_ptr[size_t(row)],
+                                     p.tile_idx.begin() + p.tile_ptr[size_t(row) + 1]),
+                want)
+          << "row " << row << " of " << q_tile;
+    }
+  }
 }
 
 TEST(VerticalSlash, AllHeadsAtOnceGiveTheSameLists) {
   std::mt19937 random(5);
   for (int64_t n : {1, 5, 63, 64, 65, 200, 1333})
-    for (int tile : {16, 64}) {
-      SCOPED_TRACE(str("n=", n, " tile=", tile));
+    for (const SlashTiles tiles : {SlashTiles{64, 64}, {128, 32}}) {
+      SCOPED_TRACE(str("n=", n, " tiles ", tiles.q_tile, "x", tiles.k_tile));
       at::Tensor columns = at::zeros({3, n}, at::kBool), distances = at::zeros({3, n}, at::kBool);
       std::vector<HostPattern> want;
       int64_t most = 0;
@@ -65,9 +114,10 @@ TEST(VerticalSlash, AllHeadsAtOnceGiveTheSameLists) {
         for (int32_t j : vs.columns) columns[h][j] = true;
         for (int32_t d : vs.distances) distances[h][d] = true;
         most = std::max(most, int64_t(vs.columns.size()));
-        want.push_back(cover_vertical_slash(vs, tile, n));
+        want.push_back(cover_vertical_slash(vs, tiles, n));
       }
-      const TileSet got = cover_vertical_slash(columns, distances, most, tile);
+      const TileSet got = cover_vertical_slash(columns, distances, most, tiles);
+      EXPECT_EQ(got.step(), 1);
       for (int h = 0; h < 3; ++h) {
         const HostPattern& w = want[size_t(h)];
         auto same = [&](const at::Tensor& x, const std::vector<int32_t>& y) {
@@ -87,7 +137,7 @@ TEST(VerticalSlash, ReleasedRangesHoldEverySlashWindow) {
   std::mt19937 random(2);
   for (int64_t n : {1, 40, 64, 130, 257, 400}) {
     const VerticalSlash vs{some_of(n, 9, 0, random), some_of(n, 6, 0, random)};
-    const at::Tensor mask = mask_of(cover_vertical_slash_released(vs, n), 64, n);
+    const at::Tensor mask = mask_of(cover_vertical_slash_released(vs, n), {64, 64}, n);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t end = (i / 64 + 1) * 64;
       for (int64_t j = 0; j <= i; ++j) {
