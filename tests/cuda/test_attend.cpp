@@ -192,12 +192,12 @@ TEST_P(CudaAttend, HandsOverAndResumes) {
 }
 
 TEST_P(CudaAttend, TileMeans) {
-  if (shape.columns || shape.pooled) GTEST_SKIP() << "rows of the means sum to 1 with tiles alone";
   if (shape.k_step) {
     plan.want_tile_mean.assign(size_t(shape.q_heads), 1);
     EXPECT_THROW(cuda->attend(on_gpu(a), on_gpu(plan)), Unsupported);
     return;
   }
+  if (shape.columns || shape.pooled) GTEST_SKIP() << "rows of the means sum to 1 with tiles alone";
   plan.want_tile_mean.assign(size_t(shape.q_heads), 0);
   for (int h = 0; h < shape.q_heads; h += 2) plan.want_tile_mean[size_t(h)] = 1;
   const AttendResult want = reference->attend(a, plan), got = cuda->attend(on_gpu(a), on_gpu(plan));
