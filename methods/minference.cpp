@@ -44,8 +44,7 @@ struct MInferenceParams {
     v("starting_layer", starting_layer, at_least(0), "layers before this one are dense");
     v("q_tile", q_tile, in(64, 128),
       "queries that share their keys, 64 or 128: each takes what slashes cross in all of them. 64 computes "
-      "fewer pairs and "
-      "is faster on a CPU, 128 on a GPU; always 64 under released and in layers with block-sparse heads");
+      "fewer pairs, 128 is faster on a GPU; always 64 under released and in layers with block-sparse heads");
     v("semantics", semantics, one_of({"released", "intended"}),
       "rules of the released code, or as they were meant");
   }
