@@ -164,10 +164,14 @@ Varying varying_params(const std::vector<PanelPoint*>& members) {
   return out;
 }
 
-/// What a short label shows of a value: of a file its name alone.
+/// What a short label shows of a value: of a file, which stands in an identity with its digest, its name
+/// alone.
 std::string shown(const std::string& value) {
-  const std::filesystem::path path(value);
-  return value.find('/') != std::string::npos || path.extension() == ".json" ? path.stem().string() : value;
+  const size_t digest = value.find(" sha256:");
+  const std::filesystem::path path(value.substr(0, digest));
+  const bool file =
+      digest != std::string::npos || value.find('/') != std::string::npos || path.extension() == ".json";
+  return file ? path.stem().string() : value;
 }
 
 /// Names lines and knobs: within a method, the numeric parameter with most distinct values is the knob, and

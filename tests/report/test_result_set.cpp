@@ -194,6 +194,19 @@ TEST_F(Results, TableNamesTheUsualSettingsOfAMethodOnce) {
   EXPECT_NE(text.find("  anchor theta=12  "), std::string::npos) << text;  // its only point keeps its setting
 }
 
+TEST_F(Results, FiguresNameAFileByItsNameAlone) {
+  const std::string digest(64, 'a');
+  write({.id = "b1", .method = "minference", .params = {{"pattern_file", "heads.json sha256:" + digest}}},
+        lines({sample(0, 1, 1.0)}));
+  write({.id = "b2", .method = "minference", .params = {{"pattern_file", "models/other/best.json"}}},
+        lines({sample(0, 1, 1.0)}));
+  write({.id = "b3", .method = "minference", .params = {{"pattern_file", ""}}}, lines({sample(0, 1, 1.0)}));
+  std::set<std::string> shown;
+  for (const PanelPoint& p : make_report({side("a")}, "", 0.02).panels.at(0).points)
+    shown.insert(p.short_label);
+  EXPECT_EQ(shown, (std::set<std::string>{"", "best", "heads"}));
+}
+
 TEST_F(Results, RunIdsAreFoundByUniquePrefix) {
   write({.id = "abcd000000000001"}, "");
   write({.id = "abcd000000000002", .params = {{"gamma", 0.8}}}, "");
