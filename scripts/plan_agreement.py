@@ -89,9 +89,9 @@ def main():
                         n = json.loads(done.stdout)["tokens"]
                     shares += agreement(*plans, n)
             low = np.mean(shares) < args.floor
-            failed |= low
+            failed = failed or bool(low)
             print(f"{name:14} mean {100 * np.mean(shares):8.4f} %  least {100 * np.min(shares):8.4f} %  {len(shares)} heads{'  BELOW' if low else ''}", flush=True)
-    sys.exit(failed)
+    sys.exit(int(failed))
 
 
 if __name__ == "__main__":
