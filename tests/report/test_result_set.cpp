@@ -202,8 +202,8 @@ TEST_F(Results, FiguresNameAFileByItsNameAlone) {
         lines({sample(0, 1, 1.0)}));
   write({.id = "b3", .method = "minference", .params = {{"pattern_file", ""}}}, lines({sample(0, 1, 1.0)}));
   std::set<std::string> shown;
-  for (const PanelPoint& p : make_report({side("a")}, "", 0.02).panels.at(0).points)
-    shown.insert(p.short_label);
+  const Report report = make_report({side("a")}, "", 0.02);
+  for (const PanelPoint& p : report.panels.at(0).points) shown.insert(p.short_label);
   EXPECT_EQ(shown, (std::set<std::string>{"", "best", "heads"}));
 }
 
