@@ -25,11 +25,16 @@ def read(path):
     return rows, sorted(lengths)
 
 
+def fastest_dense(rows, lengths):
+    """{tokens: ms} of the fastest dense kernel."""
+    return {n: min(r[n]["ms"] for label, r in rows.items() if label.startswith("dense") and n in r) for n in lengths}
+
+
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     rows, lengths = read(sys.argv[1])
-    dense = {n: min(r[n]["ms"] for label, r in rows.items() if label.startswith("dense") and n in r) for n in lengths}
+    dense = fastest_dense(rows, lengths)
     print("| operator | breaks even at | " + " | ".join(f"{n // 1024}K" for n in lengths) + " |")
     print("|---" * (len(lengths) + 2) + "|")
     print("| fastest dense, ms | | " + " | ".join(f"{dense[n]:.3g}" for n in lengths) + " |")

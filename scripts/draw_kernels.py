@@ -12,7 +12,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from break_even import read  # noqa: E402
+from break_even import fastest_dense, read  # noqa: E402
 from drawing.style import BOUNDS, MARKERS, PALETTE, plt, tokens_text  # noqa: E402
 
 # One setting a method, and what the figure calls it.
@@ -44,7 +44,7 @@ def rates(ax, cases, baseline):
 
 
 def operators(ax, rows, lengths):
-    dense = {n: min(r[n]["ms"] for label, r in rows.items() if label.startswith("dense") and n in r) for n in lengths}
+    dense = fastest_dense(rows, lengths)
     ends = []
     for i, (label, name) in enumerate((k, v) for k, v in OPERATORS.items() if k in rows):
         colour, marker = BOUNDS["random"] if label.startswith("random") else (PALETTE[i % 8], MARKERS[(i + i // 8) % 8])

@@ -86,11 +86,17 @@ int64_t packed_bytes_allowed() {
   return mib ? std::atoll(mib) << 20 : 9ll << 28;
 }
 
+/// Queries that share a column list, where they are enough for a copy to pay; else 0.
+int64_t shared_span(const PlanView& plan) {
+  constexpr int64_t kLeastReuse = 4;  ///< items that share a list: a copy costs about what one item's gathering does
+  const int64_t span = plan.col_ptr ? int64_t(plan.col_rows) * plan.q_tile : 0;
+  return span % 128 == 0 && span / 128 >= kLeastReuse ? span : 0;
+}
+
 PackedColumns pack_columns(const QkvView& a, const PlanView& plan, const cuda::AttendParams& p) {
-  constexpr int64_t kLeastReuse = 4;         ///< items that share a list: a copy costs about what one item's gathering does
   PackedColumns c;
-  const int64_t span = int64_t(plan.col_rows) * plan.q_tile, n = a.seq_len;
-  if (!plan.col_ptr || span % 128 || span / 128 < kLeastReuse) return c;
+  const int64_t span = shared_span(plan), n = a.seq_len;
+  if (!span) return c;
   const cuda::WorkList& work = p.work;
   c.units = 1 + work.slots[work.section_slot[work.sections] - 1].unit;
   const int64_t most_rows = packed_bytes_allowed() / (2 * c.units * a.head_dim * 2);
@@ -185,7 +191,7 @@ Result attend_cuda_supports(const QkvView& qkv, const PlanView& plan, const OutV
 }
 
 size_t attend_cuda_workspace(const QkvView& qkv, const PlanView& plan, const OutView& out) {
-  if (!plan.col_ptr || check(qkv, plan, out).status != Status::ok || !use_sm90(current_chip())) return kCounterBytes;
+  if (!shared_span(plan) || check(qkv, plan, out).status != Status::ok || !use_sm90(current_chip())) return kCounterBytes;
   const auto p = std::make_unique<cuda::AttendParams>();
   if (cuda::build_work_list(qkv, plan, true, *p).status != Status::ok) return kCounterBytes;
   return size_t(kCounterBytes + pack_columns(qkv, plan, *p).bytes(qkv));

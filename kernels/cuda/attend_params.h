@@ -1,5 +1,5 @@
 // What one launch of an attention kernel reads: tensors, the plan, and the order of the work. Built on the host
-// by work_list.cu, passed by value as a __grid_constant__ parameter.
+// by work_list.cpp, passed by value as a __grid_constant__ parameter.
 #pragma once
 #include <cuda.h>
 
@@ -53,7 +53,7 @@ struct AttendParams {
   OutView result;
   WindowView windows[kMaxWindows];
   bool has_columns, has_pooled, write_out;
-  /// Hopper: columns are gathered one by one; else (pack_columns.cu) each unit's lists of this launch's groups of rows lie
+  /// Hopper: columns are gathered one by one; else (copy_columns.cu) each unit's lists of this launch's groups of rows lie
   /// side by side, first_group's first, kColumnBox rows apart.
   bool gathers;
   int first_group;
